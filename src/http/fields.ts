@@ -1,0 +1,116 @@
+/**
+ * What makes a request malformed or too large, as pure functions. A listener leaves to its engine only what the engine
+ * is known to check; everything here holds for every protocol.
+ */
+import type { FailureStatus, Fields, RequestHead } from "../exchange.ts";
+
+export interface HeadLimits {
+  /** Bytes of the field section: names, values and 32 a line (RFC 9114 §4.2.2), and the target. */
+  readonly maxHeaderBytes: number;
+  /** Bytes of a request's body. */
+  readonly maxBodyBytes: number;
+}
+
+/** Why a request is not let through to a handler. */
+export interface Refusal {
+  readonly status: FailureStatus;
+  readonly reason: string;
+}
+
+const FIELD_LINE_BYTES = 32;
+const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
+const LOWER_CASE_TOKEN = /^[!#$%&'*+\-.^_`|~0-9a-z]+$/;
+const TARGET = /^\/[!-"$-~]*$/;
+const AUTHORITY = /^[!-"$-.0-9:;=A-~]*$/;
+const DIGITS = /^[0-9]{1,16}$/;
+const FORBIDDEN_IN_VALUE = /[\0\r\n]|^[ \t]|[ \t]$/;
+const COMMON_METHODS = new Set(["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"]);
+/** RFC 9113 §8.2.2, RFC 9114 §4.2. */
+const CONNECTION_SPECIFIC = new Set([
+  "connection",
+  "keep-alive",
+  "proxy-connection",
+  "transfer-encoding",
+  "upgrade",
+]);
+
+/** Null where the request may go to a handler. `hasBody` is false where the stream ended with the head. */
+export function refusalOf(head: RequestHead, hasBody: boolean, limits: HeadLimits): Refusal | null {
+  const { method, path, authority, fields } = head;
+  if (!COMMON_METHODS.has(method)) {
+    if (!TOKEN.test(method)) return malformed("the method is not a token (RFC 9110 §9.1)");
+    if (method === "CONNECT") return { status: 501, reason: "CONNECT is not served" };
+  }
+  if (!TARGET.test(path) && !(path === "*" && method === "OPTIONS")) {
+    return malformed("the request target is in no form that a server takes (RFC 9112 §3.2)");
+  }
+  const multiplexed = head.protocol !== "HTTP/1.1";
+  if (multiplexed && authority === "") {
+    return malformed("there is neither :authority nor host (RFC 9113 §8.3.1, RFC 9114 §4.3.1)");
+  }
+  if (!AUTHORITY.test(authority) || authority.includes("@")) {
+    return malformed("the authority is not a host and port (RFC 9110 §4.2.4)");
+  }
+  let bytes = path.length + authority.length;
+  let declared: string | null = null;
+  for (let i = 0; i < fields.length; i += 2) {
+    const name = fields[i] as string;
+    const value = fields[i + 1] as string;
+    bytes += name.length + value.length + FIELD_LINE_BYTES;
+    if (multiplexed) {
+      if (isConnectionSpecific(name)) {
+        return malformed(`"${name}" is for one connection of HTTP/1.1 (RFC 9113 §8.2.2, RFC 9114 §4.2)`);
+      }
+      if (name === "te" && value !== "trailers") {
+        return malformed('"te" may only say "trailers" (RFC 9113 §8.2.2, RFC 9114 §4.2)');
+      }
+    }
+    if (name === "content-length") {
+      if (declared !== null && declared !== value) return malformed("content-length is given twice");
+      declared = value;
+    }
+  }
+  if (bytes > limits.maxHeaderBytes) {
+    return { status: 431, reason: `the head has ${bytes} bytes, over ${limits.maxHeaderBytes}` };
+  }
+  if (declared !== null) {
+    if (!DIGITS.test(declared)) return malformed("content-length is not a number (RFC 9110 §8.6)");
+    const length = Number(declared);
+    if (!hasBody && length > 0) return malformed("content-length promises a body that is not there");
+    if (length > limits.maxBodyBytes) {
+      return { status: 413, reason: `the body has ${length} bytes, over ${limits.maxBodyBytes}` };
+    }
+  }
+  return null;
+}
+
+/** True for a field that speaks of one connection of HTTP/1.1, which is the server's alone to send. */
+export function isConnectionSpecific(name: string): boolean {
+  return CONNECTION_SPECIFIC.has(name);
+}
+
+/** What an engine lets through that checks no characters: RFC 9110 §5.1 and §5.5, RFC 9113 §8.2.1. */
+export function malformedFieldLine(name: string, value: string): string | null {
+  if (!LOWER_CASE_TOKEN.test(name)) return "a field name is not a token in lower case (RFC 9113 §8.2.1)";
+  if (FORBIDDEN_IN_VALUE.test(value))
+    return `the value of "${name}" has forbidden characters (RFC 9110 §5.5)`;
+  return null;
+}
+
+/** The one number of `content-length`, undefined where there is none; a head that `refusalOf` let through. */
+export function contentLength(fields: Fields): number | undefined {
+  const value = fieldValue(fields, "content-length");
+  return value === undefined ? undefined : Number(value);
+}
+
+/** The first value of a field, undefined where it is not there. */
+export function fieldValue(fields: Fields, name: string): string | undefined {
+  for (let i = 0; i < fields.length; i += 2) {
+    if (fields[i] === name) return fields[i + 1];
+  }
+  return undefined;
+}
+
+function malformed(reason: string): Refusal {
+  return { status: 400, reason };
+}

@@ -1,0 +1,29 @@
+/** Facts of RFC 9110 that more than one room asks for. */
+import { STATUS_CODES } from "node:http";
+import type { FailureStatus, ResponseHead } from "../exchange.ts";
+
+/** RFC 9110 §9.2.2, and QUERY (draft-ietf-httpbis-safe-method-w-body): may be sent again when the answer was lost. */
+const IDEMPOTENT = new Set(["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE", "QUERY"]);
+
+export function isIdempotent(method: string): boolean {
+  return IDEMPOTENT.has(method);
+}
+
+/** RFC 9110 §6.4.1: an answer to HEAD, and these statuses, never carry a body. */
+export function forbidsBody(method: string, status: number): boolean {
+  return method === "HEAD" || status === 204 || status === 304 || status < 200;
+}
+
+/**
+ * The answer where no handler can give one: the status and its name, and for what the client did wrong the reason;
+ * nothing about the server.
+ */
+export function failureResponse(
+  status: FailureStatus,
+  reason: string | null,
+): { head: ResponseHead; body: Uint8Array } {
+  const body = Buffer.from(`${status} ${STATUS_CODES[status]}${reason === null ? "" : `: ${reason}`}\n`);
+  const fields = ["content-type", "text/plain; charset=utf-8", "content-length", String(body.length)];
+  if (status === 503) fields.push("retry-after", "1");
+  return { head: { status, fields }, body };
+}
