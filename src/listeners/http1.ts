@@ -1,0 +1,158 @@
+/** A request and response of HTTP/1.1 (`node:http`) as an exchange. */
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Exchange, ExchangeId, Fields, RequestBody, ResponseHead, Sink } from "../exchange.ts";
+import { contentLength } from "../http/fields.ts";
+import type { ConnectionFacts } from "./http2.ts";
+import { ReadableBody } from "./readable-body.ts";
+
+export class Http1Exchange implements Exchange, Sink {
+  readonly protocol = "HTTP/1.1";
+  readonly receivedAt = performance.timeOrigin + performance.now();
+  readonly id: ExchangeId;
+  readonly stream: number;
+  readonly session: string;
+  readonly scheme: "http" | "https";
+  readonly remoteAddress: string;
+  readonly remotePort: number;
+  readonly localPort: number;
+  readonly method: string;
+  readonly path: string;
+  readonly authority: string;
+  readonly fields: Fields;
+  readonly body: RequestBody | null;
+  readonly malformed: string | null;
+  aborted = false;
+  onAborted: (() => void) | null = null;
+  onDrain: (() => void) | null = null;
+  headSent = false;
+
+  readonly #response: ServerResponse;
+  readonly #altSvc: string | null;
+  readonly #closing: () => boolean;
+  #ended = false;
+
+  /** @param closing says whether the connection is to end with this response (RFC 9112 §9.6). */
+  constructor(
+    id: ExchangeId,
+    facts: ConnectionFacts,
+    stream: number,
+    request: IncomingMessage,
+    response: ServerResponse,
+    altSvc: string | null,
+    closing: () => boolean,
+  ) {
+    this.id = id;
+    this.session = facts.session;
+    this.scheme = facts.scheme;
+    this.remoteAddress = facts.remoteAddress;
+    this.remotePort = facts.remotePort;
+    this.localPort = facts.localPort;
+    this.stream = stream;
+    this.#response = response;
+    this.#altSvc = altSvc;
+    this.#closing = closing;
+    this.method = request.method ?? "";
+    const { fields, host, hosts, framed } = readFields(request.rawHeaders);
+    const target = splitTarget(request.url ?? "");
+    this.fields = fields;
+    this.path = target.path;
+    this.authority = target.authority ?? host;
+    this.malformed =
+      hosts === 1 || (hosts === 0 && request.httpVersion === "1.0")
+        ? null
+        : `there are ${hosts} host fields, not one (RFC 9112 §3.2)`;
+    this.body = framed ? new ReadableBody(request, contentLength(fields)) : null;
+    if (!framed) request.resume();
+    response.on("close", () => this.#closed());
+    // 'close' follows, and tells all that there is to tell.
+    response.on("error", () => {});
+    response.on("drain", () => this.onDrain?.());
+  }
+
+  get sink(): Sink {
+    return this;
+  }
+
+  respond(head: ResponseHead, body: Uint8Array | null): void {
+    this.headSent = true;
+    this.#ended = true;
+    this.#writeHead(head);
+    if (body === null) this.#response.end();
+    else this.#response.end(body);
+  }
+
+  inform(head: ResponseHead): boolean {
+    if (head.status !== 103) return false;
+    const hints: Record<string, string[]> = {};
+    for (let i = 0; i < head.fields.length; i += 2) {
+      const name = head.fields[i] as string;
+      hints[name] = [...(hints[name] ?? []), head.fields[i + 1] as string];
+    }
+    this.#response.writeEarlyHints(hints as { link: string[] });
+    return true;
+  }
+
+  head(head: ResponseHead): void {
+    this.headSent = true;
+    this.#writeHead(head);
+    this.#response.flushHeaders();
+  }
+
+  data(chunk: Uint8Array): boolean {
+    return this.#response.destroyed || this.#response.write(chunk);
+  }
+
+  end(): void {
+    this.#ended = true;
+    this.#response.end();
+  }
+
+  abort(): void {
+    this.#ended = true;
+    this.#response.destroy();
+  }
+
+  #writeHead(head: ResponseHead): void {
+    const { fields } = head;
+    const response = this.#response;
+    response.statusCode = head.status;
+    for (let i = 0; i < fields.length; i += 2)
+      response.appendHeader(fields[i] as string, fields[i + 1] as string);
+    if (this.#altSvc !== null && !response.hasHeader("alt-svc")) response.setHeader("alt-svc", this.#altSvc);
+    if (this.#closing()) response.setHeader("connection", "close");
+  }
+
+  #closed(): void {
+    if (this.#ended || this.aborted) return;
+    this.aborted = true;
+    this.onAborted?.();
+    this.onDrain?.();
+  }
+}
+
+function readFields(raw: readonly string[]) {
+  const fields: string[] = [];
+  let host = "";
+  let hosts = 0;
+  let framed = false;
+  for (let i = 0; i < raw.length; i += 2) {
+    const name = (raw[i] as string).toLowerCase();
+    const value = raw[i + 1] as string;
+    fields.push(name, value);
+    if (name === "host") {
+      host = value;
+      hosts++;
+    } else if (name === "transfer-encoding" || (name === "content-length" && value !== "0")) {
+      framed = true;
+    }
+  }
+  return { fields, host, hosts, framed };
+}
+
+/** The absolute form, which every server takes (RFC 9112 §3.2.2), carries the authority before the path. */
+function splitTarget(target: string): { path: string; authority?: string } {
+  const absolute = /^https?:\/\/([^/?#]+)(.*)$/i.exec(target);
+  if (absolute === null) return { path: target };
+  const path = absolute[2] as string;
+  return { path: path.startsWith("/") ? path : `/${path}`, authority: absolute[1] as string };
+}

@@ -1,0 +1,190 @@
+/** A stream of HTTP/2 (`node:http2`) as an exchange. */
+import { constants, type IncomingHttpHeaders, type ServerHttp2Stream } from "node:http2";
+import type { Exchange, ExchangeId, Fields, RequestBody, ResponseHead, Sink } from "../exchange.ts";
+import { contentLength, malformedFieldLine } from "../http/fields.ts";
+import { forbidsBody } from "../http/semantics.ts";
+import { ReadableBody } from "./readable-body.ts";
+
+/** What the exchanges of one connection share. */
+export interface ConnectionFacts {
+  readonly session: string;
+  readonly remoteAddress: string;
+  readonly remotePort: number;
+  readonly localPort: number;
+  readonly scheme: "http" | "https";
+}
+
+export class Http2Exchange implements Exchange, Sink {
+  readonly protocol = "HTTP/2";
+  readonly receivedAt = performance.timeOrigin + performance.now();
+  readonly id: ExchangeId;
+  readonly stream: number;
+  readonly session: string;
+  readonly scheme: "http" | "https";
+  readonly remoteAddress: string;
+  readonly remotePort: number;
+  readonly localPort: number;
+  readonly method: string;
+  readonly path: string;
+  readonly authority: string;
+  readonly fields: Fields;
+  readonly body: RequestBody | null;
+  readonly malformed: string | null;
+  aborted = false;
+  onAborted: (() => void) | null = null;
+  onDrain: (() => void) | null = null;
+  headSent = false;
+
+  readonly #stream: ServerHttp2Stream;
+  readonly #altSvc: string | null;
+  #ended = false;
+
+  constructor(
+    id: ExchangeId,
+    facts: ConnectionFacts,
+    stream: ServerHttp2Stream,
+    flags: number,
+    raw: readonly string[],
+    altSvc: string | null,
+  ) {
+    this.id = id;
+    this.session = facts.session;
+    this.scheme = facts.scheme;
+    this.remoteAddress = facts.remoteAddress;
+    this.remotePort = facts.remotePort;
+    this.localPort = facts.localPort;
+    this.stream = stream.id as number;
+    this.#stream = stream;
+    this.#altSvc = altSvc;
+    const head = readHead(raw);
+    this.method = head.method;
+    this.path = head.path;
+    this.authority = head.authority;
+    this.fields = head.fields;
+    this.malformed = head.malformed;
+    const ended = (flags & constants.NGHTTP2_FLAG_END_STREAM) !== 0;
+    this.body = ended ? null : new ReadableBody(stream, contentLength(head.fields));
+    stream.on("close", () => this.#closed());
+    // 'close' follows, and tells all that there is to tell.
+    stream.on("error", () => {});
+    stream.on("drain", () => this.onDrain?.());
+  }
+
+  get sink(): Sink {
+    return this;
+  }
+
+  respond(head: ResponseHead, body: Uint8Array | null): void {
+    this.headSent = true;
+    this.#ended = true;
+    if (this.#gone) return;
+    if (body === null) {
+      this.#stream.respond(this.#headers(head), { endStream: true });
+      return;
+    }
+    this.#stream.respond(this.#headers(head));
+    this.#stream.end(body);
+  }
+
+  inform(head: ResponseHead): boolean {
+    if (this.#gone) return false;
+    this.#stream.additionalHeaders(headersOf(head));
+    return true;
+  }
+
+  head(head: ResponseHead): void {
+    this.headSent = true;
+    if (this.#gone) return;
+    this.#stream.respond(this.#headers(head), { endStream: forbidsBody(this.method, head.status) });
+  }
+
+  data(chunk: Uint8Array): boolean {
+    return this.#gone || this.#stream.write(chunk);
+  }
+
+  end(): void {
+    this.#ended = true;
+    if (!this.#gone) this.#stream.end();
+  }
+
+  abort(): void {
+    this.#ended = true;
+    if (!this.#gone) this.#stream.close(constants.NGHTTP2_INTERNAL_ERROR);
+  }
+
+  get #gone(): boolean {
+    return this.#stream.closed || this.#stream.destroyed;
+  }
+
+  #headers(head: ResponseHead): Record<string, string | string[] | number> {
+    const headers = headersOf(head);
+    if (this.#altSvc !== null) headers["alt-svc"] ??= this.#altSvc;
+    return headers;
+  }
+
+  #closed(): void {
+    if (this.#ended || this.aborted) return;
+    this.aborted = true;
+    this.onAborted?.();
+    this.onDrain?.();
+  }
+}
+
+function headersOf(head: ResponseHead): Record<string, string | string[] | number> {
+  const headers: Record<string, string | string[] | number> = { ":status": head.status };
+  for (let i = 0; i < head.fields.length; i += 2) {
+    const name = head.fields[i] as string;
+    const value = head.fields[i + 1] as string;
+    const before = headers[name];
+    headers[name] = before === undefined ? value : [before as string, value].flat();
+  }
+  return headers;
+}
+
+interface Http2Head {
+  method: string;
+  path: string;
+  authority: string;
+  fields: Fields;
+  malformed: string | null;
+}
+
+/** Splits a header block into pseudo fields and the rest: RFC 9113 §8.3. */
+function readHead(raw: readonly string[]): Http2Head {
+  const fields: string[] = [];
+  const pseudo: Record<string, string> = {};
+  let malformed: string | null = null;
+  for (let i = 0; i < raw.length; i += 2) {
+    const name = raw[i] as string;
+    const value = raw[i + 1] as string;
+    if (!name.startsWith(":")) {
+      malformed ??= malformedFieldLine(name, value);
+      fields.push(name, value);
+    } else if (fields.length > 0) malformed ??= `"${name}" comes after regular fields`;
+    else if (name in pseudo) malformed ??= `"${name}" is given twice`;
+    else pseudo[name] = value;
+  }
+  const {
+    ":method": method = "",
+    ":path": path = "",
+    ":authority": authority,
+    ":scheme": scheme,
+    ...rest
+  } = pseudo;
+  if (Object.keys(rest).length > 0) malformed ??= `"${Object.keys(rest)[0]}" is no pseudo field of a request`;
+  if (method !== "CONNECT" && scheme === undefined) malformed ??= '":scheme" is missing';
+  const host = fields.indexOf("host");
+  const named = host === -1 || host % 2 === 1 ? undefined : fields[host + 1];
+  if (authority !== undefined && named !== undefined && authority !== named) {
+    malformed ??= "host disagrees with :authority (RFC 9113 §8.3.1)";
+  }
+  return { method, path, authority: authority ?? named ?? "", fields, malformed };
+}
+
+/** The header block in order, where the engine gives it; else as near as its dictionary comes. */
+export function rawHeaders(headers: IncomingHttpHeaders, raw: unknown): readonly string[] {
+  if (Array.isArray(raw)) return raw as string[];
+  return Object.entries(headers).flatMap(([name, value]) =>
+    [value ?? ""].flat().flatMap((single) => [name, String(single)]),
+  );
+}

@@ -1,0 +1,37 @@
+/** What a listener promises to its reactor, and a reactor to its listeners. One file an engine stands beside this. */
+import type { Exchange, ExchangeId, Protocol } from "../exchange.ts";
+
+export interface ListenerHost {
+  /** The id of the next exchange. */
+  nextId(): ExchangeId;
+  /** Takes an exchange whose head has arrived. What is wrong with it is found, and answered, here. */
+  accept(exchange: Exchange): void;
+  log(line: string): void;
+}
+
+export interface ListenerOptions {
+  readonly host: string;
+  /** 0: one that the system picks. */
+  readonly port: number;
+  /** Several processes share the port (`SO_REUSEPORT`). */
+  readonly reusePort: boolean;
+  /** PEM texts; null for plain HTTP/1.1. */
+  readonly tls: { readonly cert: string; readonly key: string } | null;
+  readonly maxHeaderBytes: number;
+  /** Milliseconds without a request after which a connection is closed. */
+  readonly keepAliveTimeout: number;
+  /** What TCP responses say in `alt-svc` (RFC 7838) for a port; null where there is no HTTP/3. */
+  readonly altSvc: ((port: number) => string) | null;
+}
+
+export interface Listener {
+  readonly port: number;
+  readonly protocols: readonly Protocol[];
+  /**
+   * Takes no more connections, tells those that are open to come to an end (GOAWAY, `connection: close`), and closes
+   * the idle ones.
+   */
+  drain(): void;
+  /** Closes everything at once. */
+  close(): Promise<void>;
+}

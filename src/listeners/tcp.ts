@@ -1,0 +1,168 @@
+/** TCP: HTTP/2 and HTTP/1.1 over TLS by `node:http2`, plain HTTP/1.1 by `node:http`. Owns sockets and sessions. */
+import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import {
+  createSecureServer,
+  type IncomingHttpHeaders,
+  type ServerHttp2Session,
+  type ServerHttp2Stream,
+} from "node:http2";
+import type { AddressInfo, Server, Socket } from "node:net";
+import type { Protocol } from "../exchange.ts";
+import { Http1Exchange } from "./http1.ts";
+import { type ConnectionFacts, Http2Exchange, rawHeaders } from "./http2.ts";
+import type { Listener, ListenerHost, ListenerOptions } from "./listener.ts";
+
+/** The engine's own limit stands above ours, so that a head that is too large gets our 431. */
+const ENGINE_HEADER_SLACK = 4;
+
+export function listenTcp(options: ListenerOptions, host: ListenerHost): Promise<Listener> {
+  const listener = new TcpListener(options, host);
+  return listener.listen(options);
+}
+
+/** What is kept of a connection of HTTP/1.1 from request to request. */
+interface Http1Connection {
+  readonly facts: ConnectionFacts;
+  requests: number;
+  active: number;
+}
+
+class TcpListener implements Listener {
+  readonly protocols: readonly Protocol[];
+  port = 0;
+  readonly #host: ListenerHost;
+  readonly #server: Server;
+  readonly #scheme: "http" | "https";
+  readonly #altSvcOf: ListenerOptions["altSvc"];
+  readonly #sessions = new Map<ServerHttp2Session, ConnectionFacts>();
+  readonly #connections = new Map<Socket, Http1Connection>();
+  #altSvc: string | null = null;
+  #sessionCount = 0;
+  #draining = false;
+
+  constructor(options: ListenerOptions, host: ListenerHost) {
+    this.#host = host;
+    this.#altSvcOf = options.altSvc;
+    this.#scheme = options.tls === null ? "http" : "https";
+    this.protocols = options.tls === null ? ["HTTP/1.1"] : ["HTTP/1.1", "HTTP/2"];
+    this.#server = options.tls === null ? this.#plain(options) : this.#secure(options, options.tls);
+  }
+
+  listen(options: ListenerOptions): Promise<Listener> {
+    const { host, port, reusePort } = options;
+    return new Promise((resolve, reject) => {
+      this.#server.once("error", reject);
+      this.#server.listen({ host, port, reusePort }, () => {
+        this.#server.off("error", reject);
+        this.#server.on("error", (error) => this.#host.log(`TCP listener: ${error.message}`));
+        this.port = (this.#server.address() as AddressInfo).port;
+        this.#altSvc = this.#altSvcOf?.(this.port) ?? null;
+        resolve(this);
+      });
+    });
+  }
+
+  drain(): void {
+    this.#draining = true;
+    this.#server.close();
+    for (const session of this.#sessions.keys()) session.close();
+    for (const [socket, connection] of this.#connections) {
+      if (connection.active === 0) socket.destroy();
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#server.close();
+    for (const session of this.#sessions.keys()) session.destroy();
+    for (const socket of this.#connections.keys()) socket.destroy();
+  }
+
+  #plain(options: ListenerOptions): Server {
+    const server = createServer({ maxHeaderSize: options.maxHeaderBytes * ENGINE_HEADER_SLACK });
+    server.keepAliveTimeout = options.keepAliveTimeout;
+    server.on("request", (request, response) => this.#request(request, response));
+    server.on("clientError", refuseGarbage);
+    return server;
+  }
+
+  #secure(options: ListenerOptions, tls: { cert: string; key: string }): Server {
+    const maxHeaderSize = options.maxHeaderBytes * ENGINE_HEADER_SLACK;
+    const server = createSecureServer({
+      allowHTTP1: true,
+      ...tls,
+      settings: { maxHeaderListSize: maxHeaderSize },
+      // biome-ignore lint/suspicious/noExplicitAny: handed on to node:http's parser, which the types leave out
+      ...({ maxHeaderSize, keepAliveTimeout: options.keepAliveTimeout } as any),
+    });
+    server.on("request", (request, response) => {
+      this.#request(request as unknown as IncomingMessage, response as unknown as ServerResponse);
+    });
+    // Listening to 'request' adds a listener that builds node:http's objects for every stream of HTTP/2: not needed.
+    server.removeAllListeners("stream");
+    server.on("stream", (stream, headers, flags, raw?: unknown) => {
+      this.#stream(stream as ServerHttp2Stream, headers, flags, raw);
+    });
+    server.on("session", (session) => {
+      this.#sessions.set(session, this.#facts(session.socket as Socket));
+      session.setTimeout(options.keepAliveTimeout, () => session.close());
+      session.on("close", () => this.#sessions.delete(session));
+      session.on("error", () => session.destroy());
+    });
+    server.on("sessionError", () => {});
+    server.on("tlsClientError", (_error, socket) => socket.destroy());
+    server.on("clientError", refuseGarbage);
+    return server;
+  }
+
+  #request(request: IncomingMessage, response: ServerResponse): void {
+    const { socket } = request;
+    let connection = this.#connections.get(socket);
+    if (connection === undefined) {
+      connection = { facts: this.#facts(socket), requests: 0, active: 0 };
+      this.#connections.set(socket, connection);
+      socket.once("close", () => this.#connections.delete(socket));
+    }
+    const kept = connection;
+    kept.active++;
+    response.once("close", () => {
+      kept.active--;
+      if (this.#draining && kept.active === 0) socket.end();
+    });
+    const id = this.#host.nextId();
+    const closing = () => this.#draining;
+    this.#host.accept(
+      new Http1Exchange(id, kept.facts, kept.requests++, request, response, this.#altSvc, closing),
+    );
+  }
+
+  #stream(stream: ServerHttp2Stream, headers: IncomingHttpHeaders, flags: number, raw: unknown): void {
+    const facts = stream.session && this.#sessions.get(stream.session as ServerHttp2Session);
+    if (!facts) {
+      stream.destroy();
+      return;
+    }
+    const id = this.#host.nextId();
+    this.#host.accept(new Http2Exchange(id, facts, stream, flags, rawHeaders(headers, raw), this.#altSvc));
+  }
+
+  #facts(socket: Socket): ConnectionFacts {
+    return {
+      session: String(++this.#sessionCount),
+      remoteAddress: socket.remoteAddress ?? "",
+      remotePort: socket.remotePort ?? 0,
+      localPort: this.port,
+      scheme: this.#scheme,
+    };
+  }
+}
+
+/** What is no HTTP/1.1 gets the status that says so, and the connection closes: RFC 9112 §2.2, §9.6. */
+function refuseGarbage(error: Error & { code?: string }, socket: import("node:stream").Duplex): void {
+  if (!socket.writable) {
+    socket.destroy();
+    return;
+  }
+  const status =
+    error.code === "HPE_HEADER_OVERFLOW" ? "431 Request Header Fields Too Large" : "400 Bad Request";
+  socket.end(`HTTP/1.1 ${status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`);
+}
