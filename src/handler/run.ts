@@ -1,0 +1,50 @@
+/** Runs a handler on an exchange, and answers for it when it fails. */
+import { BodyLostError, type Exchange, nameOf } from "../exchange.ts";
+import { failureResponse, forbidsBody } from "../http/semantics.ts";
+import { HttpRequest } from "./request.ts";
+import { HttpResponse } from "./response.ts";
+
+export type ExchangeHandler = (exchange: Exchange) => unknown;
+
+export type RequestHandler = (request: HttpRequest, response: HttpResponse) => unknown;
+
+/** The event form of a handler: `server.on("request", (request, response) => …)`. */
+export function requestHandler(handler: RequestHandler): ExchangeHandler {
+  return (exchange) => handler(new HttpRequest(exchange), new HttpResponse(exchange));
+}
+
+/**
+ * What a handler throws, or rejects with, becomes a 500 without detail, or a reset where the response had begun; the
+ * error goes to the log, under the exchange's name.
+ */
+export function run(exchange: Exchange, handler: ExchangeHandler, log: (line: string) => void): void {
+  try {
+    const result = handler(exchange);
+    if (result instanceof Promise) result.catch((error: unknown) => fail(exchange, error, log));
+  } catch (error) {
+    fail(exchange, error, log);
+  }
+}
+
+function fail(exchange: Exchange, error: unknown, log: (line: string) => void): void {
+  if (exchange.aborted && tellsOfAbort(error)) return;
+  log(`error in ${exchange.method} ${exchange.path} ${nameOf(exchange)}: ${describe(error)}`);
+  const { sink } = exchange;
+  if (sink.headSent) {
+    sink.abort("the handler failed");
+    return;
+  }
+  const { head, body } = failureResponse(500, null);
+  sink.respond(head, forbidsBody(exchange.method, head.status) ? null : body);
+}
+
+/** A handler that was waiting for its client may well fail with just this, and need not be told of twice. */
+function tellsOfAbort(error: unknown): boolean {
+  return error instanceof BodyLostError || (error instanceof Error && error.name === "AbortError");
+}
+
+function describe(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  const cause = error.cause === undefined ? "" : `\n  caused by ${describe(error.cause)}`;
+  return `${error.stack ?? error.message}${cause}`;
+}

@@ -1,0 +1,47 @@
+/** One exchange as its reactor keeps it: how far it is, which worker has it, and what each direction may still send. */
+import type { Exchange, Protocol } from "../exchange.ts";
+import { ReceiveWindow, SendWindow } from "../wire/window.ts";
+import type { WorkerLink } from "./worker-link.ts";
+
+/** `queued`: no worker has it · `dispatched`: one has, and has not answered · `responding`: the response has begun. */
+export type FlightState = "queued" | "dispatched" | "responding";
+
+export class Flight {
+  readonly exchange: Exchange;
+  readonly protocol: Protocol;
+  state: FlightState = "queued";
+  link: WorkerLink | null = null;
+  /** The body, where it is so small that it goes with the head, and again with the head of a second run. */
+  wholeBody: Uint8Array | null = null;
+  /** Some of the body has left the reactor and is not kept: the request can't run again. */
+  bodyConsumed = false;
+  /** It ran before, on a worker that died. */
+  ranBefore = false;
+  /** Completed, failed or aborted: no longer in the registry. */
+  over = false;
+  /** The worker has sent the last of the response; the client has not yet taken it. */
+  responseEnded = false;
+  /** Bytes of response that the sink holds and the client has not taken. */
+  unconsumed = 0;
+  /** Set while the request's body waits for credit. */
+  onCredit: (() => void) | null = null;
+  #sendWindow: SendWindow | null = null;
+  #receiveWindow: ReceiveWindow | null = null;
+
+  constructor(exchange: Exchange) {
+    this.exchange = exchange;
+    this.protocol = exchange.protocol;
+  }
+
+  /** For the request's body, reactor to worker. */
+  get sendWindow(): SendWindow {
+    this.#sendWindow ??= new SendWindow();
+    return this.#sendWindow;
+  }
+
+  /** For the response's body, worker to reactor. */
+  get receiveWindow(): ReceiveWindow {
+    this.#receiveWindow ??= new ReceiveWindow();
+    return this.#receiveWindow;
+  }
+}

@@ -1,0 +1,115 @@
+/** The reactor process: does what the manager says, and joins the reactor to its sockets. */
+import { rmSync } from "node:fs";
+import { createServer } from "node:net";
+import type { Protocol } from "../exchange.ts";
+import { listenHttp3Native } from "../listeners/http3-native.ts";
+import type { Listener, ListenerOptions } from "../listeners/listener.ts";
+import { listenTcp } from "../listeners/tcp.ts";
+import { logTo } from "../log.ts";
+import type { FromReactor, ReactorConfig, ToReactor } from "../manager/messages.ts";
+import { Reactor } from "./reactor.ts";
+
+/** How often a port is tried that is free on TCP and must be on UDP too. */
+const PORT_ATTEMPTS = 20;
+/** Overdue requests are looked for this many times within `requestTimeout`, but not more often than every 20 ms. */
+const CHECKS_PER_TIMEOUT = 10;
+const MIN_CHECK_INTERVAL = 20;
+const ALT_SVC_SECONDS = 86_400;
+
+function send(message: FromReactor): void {
+  process.send?.(message);
+}
+
+function start(config: ReactorConfig): void {
+  const log = logTo(`reactor ${config.id}`);
+  const reactor = new Reactor(config.limits, log);
+  const workers = createServer((socket) => reactor.attach(socket));
+  let listeners: readonly Listener[] = [];
+
+  process.on("message", (message: ToReactor) => {
+    if (message.type === "stats") {
+      send({ type: "stats", call: message.call, stats: statsOf(config.id, reactor) });
+    } else if (message.type === "shutdown") {
+      void shutDown(message.timeout);
+    }
+  });
+  const { requestTimeout } = config.limits;
+  if (requestTimeout > 0) {
+    const interval = Math.max(MIN_CHECK_INTERVAL, requestTimeout / CHECKS_PER_TIMEOUT);
+    setInterval(() => reactor.expire(Date.now()), interval);
+  }
+
+  async function listen(): Promise<void> {
+    await new Promise<void>((resolve, reject) => {
+      workers.once("error", reject);
+      workers.listen(config.socketPath, resolve);
+    });
+    listeners = await openListeners(config, reactor);
+    const { port } = listeners[0] as Listener;
+    send({ type: "ready", port, protocols: listeners.flatMap((listener) => listener.protocols) });
+  }
+
+  async function shutDown(timeout: number): Promise<void> {
+    for (const listener of listeners) listener.drain();
+    const deadline = Promise.withResolvers<void>();
+    setTimeout(deadline.resolve, timeout);
+    await Promise.race([reactor.drain(), deadline.promise]);
+    reactor.close();
+    await Promise.all(listeners.map((listener) => listener.close()));
+    workers.close();
+    rmSync(config.socketPath, { force: true });
+    process.exit(0);
+  }
+
+  listen().catch((error: Error & { code?: string }) =>
+    send({ type: "failed", reason: reasonOf(error, config) }),
+  );
+}
+
+async function openListeners(config: ReactorConfig, reactor: Reactor): Promise<readonly Listener[]> {
+  const { tls } = config;
+  const withHttp3 = tls !== null && config.http3 === "native";
+  const altSvc = withHttp3 ? (port: number) => `h3=":${port}"; ma=${ALT_SVC_SECONDS}` : null;
+  const options: ListenerOptions = { ...config, altSvc, maxHeaderBytes: config.limits.maxHeaderBytes };
+  for (let attempt = 1; ; attempt++) {
+    const tcp = await listenTcp(options, reactor);
+    if (!withHttp3) return [tcp];
+    try {
+      return [tcp, listenHttp3Native({ ...options, port: tcp.port }, reactor)];
+    } catch (error) {
+      await tcp.close();
+      // The system picked a port for TCP that something else has on UDP: another will do.
+      if (config.port !== 0 || attempt === PORT_ATTEMPTS) throw error;
+    }
+  }
+}
+
+function statsOf(id: number, reactor: Reactor) {
+  const { registry } = reactor;
+  return {
+    id,
+    pid: process.pid,
+    rss: process.memoryUsage.rss(),
+    inFlight: registry.size,
+    queued: reactor.queued,
+    droppedFrames: reactor.droppedFrames,
+    protocols: registry.counts() satisfies Record<Protocol, unknown>,
+    exchanges: registry.snapshot(Date.now()),
+  };
+}
+
+function reasonOf(error: Error & { code?: string }, { host, port }: ReactorConfig): string {
+  if (error.code === "EADDRINUSE") return `port ${port} on ${host} is in use`;
+  if (error.code === "EACCES") return `port ${port} on ${host} may not be opened by this user`;
+  if (error.code === "EADDRNOTAVAIL" || error.code === "ENOTFOUND")
+    return `${host} is no address of this machine`;
+  return `cannot listen on ${host} port ${port}: ${error.message}`;
+}
+
+// The manager hears the signals and says what to do; a terminal's Ctrl-C reaches every process of the group.
+process.on("SIGINT", () => {});
+process.on("SIGTERM", () => {});
+process.on("disconnect", () => process.exit(1));
+process.once("message", (message: ToReactor) => {
+  if (message.type === "start") start(message.config);
+});

@@ -1,0 +1,158 @@
+/** The reactor's end of the channel to one worker: requests go out, and what comes back finds its exchange's sink. */
+import type { Socket } from "node:net";
+import type { ExchangeId } from "../exchange.ts";
+import { Channel, type ChannelOwner } from "../wire/channel.ts";
+import { DATA_BYTES, type Frame, FrameError, FrameType, WIRE_VERSION } from "../wire/frames.ts";
+import { ResponseHeads, writeRequest } from "../wire/heads.ts";
+import type { Flight } from "./flight.ts";
+
+export interface LinkOwner {
+  /** The worker has said hello: it takes requests. */
+  linked(link: WorkerLink): void;
+  unlinked(link: WorkerLink, error: Error | null): void;
+  /** The flight that this link has under an id; undefined where it is gone, or is another worker's. */
+  flightOf(link: WorkerLink, id: ExchangeId): Flight | undefined;
+  /** The last of the response has been handed to the client's side. */
+  completed(flight: Flight): void;
+  /** The worker gave the exchange up. */
+  broken(flight: Flight, reason: string): void;
+  /** A response frame came for an exchange that is gone: the client left while the worker was busy. */
+  dropped(): void;
+}
+
+export class WorkerLink implements ChannelOwner {
+  workerId = 0;
+  /** Exchanges that the worker has and has not ended. */
+  inFlight = 0;
+  readonly #owner: LinkOwner;
+  readonly #channel: Channel;
+  readonly #heads = new ResponseHeads();
+  #greeted = false;
+
+  constructor(socket: Socket, owner: LinkOwner) {
+    this.#owner = owner;
+    this.#channel = new Channel(socket, this, setImmediate);
+    this.#channel.writer.hello({ version: WIRE_VERSION, workerId: 0, pid: process.pid });
+  }
+
+  /** Sends the head, and with it a body that is whole. */
+  send(flight: Flight): void {
+    const { exchange, wholeBody } = flight;
+    const end = exchange.body === null || wholeBody !== null;
+    writeRequest(this.#channel.writer, exchange.id, exchange, wholeBody, end);
+  }
+
+  /** Sends a piece of the body, as far as credit goes; returns the bytes sent. */
+  sendData(flight: Flight, chunk: Uint8Array, offset: number): number {
+    const bytes = Math.min(chunk.length - offset, flight.sendWindow.credit, DATA_BYTES);
+    if (bytes > 0) {
+      this.#channel.writer.data(flight.exchange.id, chunk.subarray(offset, offset + bytes), false);
+      flight.sendWindow.spend(bytes);
+    }
+    return bytes;
+  }
+
+  sendEnd(flight: Flight): void {
+    this.#channel.writer.data(flight.exchange.id, null, true);
+  }
+
+  /** Tells the worker that its answer is no longer wanted. */
+  sendAbort(flight: Flight, reason: string): void {
+    this.#channel.writer.abort(flight.exchange.id, reason);
+  }
+
+  /** Notes bytes that the client has taken, and returns their credit in time. */
+  consumed(flight: Flight, bytes: number): void {
+    const due = flight.receiveWindow.consume(bytes);
+    if (due > 0) this.#channel.writer.credit(flight.exchange.id, due);
+  }
+
+  destroy(): void {
+    this.#channel.destroy();
+  }
+
+  closed(error: Error | null): void {
+    this.#owner.unlinked(this, error);
+  }
+
+  frame(frame: Frame): void {
+    const { type, id, payload } = frame;
+    if (!this.#greeted) {
+      this.#greet(frame);
+      return;
+    }
+    const flight = this.#owner.flightOf(this, id);
+    if (flight === undefined) {
+      if (type !== FrameType.credit) this.#owner.dropped();
+      return;
+    }
+    const { sink } = flight.exchange;
+    switch (type) {
+      case FrameType.response: {
+        if (flight.state === "responding") throw new FrameError("a response began twice");
+        const head = this.#heads.read(payload);
+        flight.state = "responding";
+        if (frame.end) {
+          sink.respond(head, payload.left === 0 ? null : payload.rest());
+          this.#owner.completed(flight);
+          return;
+        }
+        sink.onDrain = () => this.#drained(flight);
+        sink.head(head);
+        if (payload.left > 0) this.#data(flight, payload.rest());
+        return;
+      }
+      case FrameType.data:
+        if (flight.state !== "responding" || flight.responseEnded)
+          throw new FrameError("data without a head");
+        if (payload.left > 0) this.#data(flight, payload.rest());
+        if (frame.end) {
+          flight.responseEnded = true;
+          if (flight.unconsumed === 0) this.#finish(flight);
+        }
+        return;
+      case FrameType.inform:
+        sink.inform(this.#heads.read(payload));
+        return;
+      case FrameType.credit:
+        flight.sendWindow.refill(payload.u32());
+        flight.onCredit?.();
+        return;
+      case FrameType.abort:
+        this.#owner.broken(flight, payload.latin1());
+        return;
+      default:
+        throw new FrameError(`a worker sends no frame of type ${type}`);
+    }
+  }
+
+  #greet(frame: Frame): void {
+    if (frame.type !== FrameType.hello) throw new FrameError("the first frame is not a hello");
+    const hello = frame.payload.hello();
+    if (hello.version !== WIRE_VERSION) {
+      throw new FrameError(`the worker speaks wire version ${hello.version}, not ${WIRE_VERSION}`);
+    }
+    this.#greeted = true;
+    this.workerId = hello.workerId;
+    this.#owner.linked(this);
+  }
+
+  #data(flight: Flight, chunk: Uint8Array): void {
+    flight.receiveWindow.receive(chunk.length);
+    if (flight.exchange.sink.data(chunk) && flight.unconsumed === 0) this.consumed(flight, chunk.length);
+    else flight.unconsumed += chunk.length;
+  }
+
+  #drained(flight: Flight): void {
+    const bytes = flight.unconsumed;
+    if (flight.over || bytes === 0) return;
+    flight.unconsumed = 0;
+    if (flight.responseEnded) this.#finish(flight);
+    else this.consumed(flight, bytes);
+  }
+
+  #finish(flight: Flight): void {
+    flight.exchange.sink.end();
+    this.#owner.completed(flight);
+  }
+}

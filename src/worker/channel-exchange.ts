@@ -1,0 +1,264 @@
+/** An exchange as a worker sees it: its head, body and sink speak frames with the reactor that owns the client. */
+import {
+  BodyLostError,
+  type Exchange,
+  type ExchangeId,
+  type Fields,
+  type RequestBody,
+  type RequestHead,
+  type ResponseHead,
+  type Sink,
+} from "../exchange.ts";
+import { collect } from "../http/body.ts";
+import { contentLength } from "../http/fields.ts";
+import type { Channel } from "../wire/channel.ts";
+import { DATA_BYTES, FrameError, FrameType } from "../wire/frames.ts";
+import { writeResponse } from "../wire/heads.ts";
+import { ReceiveWindow, SendWindow } from "../wire/window.ts";
+
+export class ChannelExchange implements Exchange, Sink {
+  readonly id: ExchangeId;
+  readonly body: ChannelBody | null;
+  readonly malformed = null;
+  aborted = false;
+  onAborted: (() => void) | null = null;
+  onDrain: (() => void) | null = null;
+  headSent = false;
+
+  readonly #channel: Channel;
+  readonly #head: RequestHead;
+  /** Told when the worker has nothing more to do with the exchange. */
+  readonly #onOver: (exchange: ChannelExchange) => void;
+  #window: SendWindow | null = null;
+  #queue: Uint8Array[] = [];
+  #ending = false;
+  #over = false;
+
+  constructor(
+    id: ExchangeId,
+    head: RequestHead,
+    hasBody: boolean,
+    channel: Channel,
+    onOver: (exchange: ChannelExchange) => void,
+  ) {
+    this.id = id;
+    this.#head = head;
+    this.#channel = channel;
+    this.#onOver = onOver;
+    this.body = hasBody ? new ChannelBody(id, channel, head) : null;
+  }
+
+  get protocol() {
+    return this.#head.protocol;
+  }
+  get method(): string {
+    return this.#head.method;
+  }
+  get scheme() {
+    return this.#head.scheme;
+  }
+  get authority(): string {
+    return this.#head.authority;
+  }
+  get path(): string {
+    return this.#head.path;
+  }
+  get fields(): Fields {
+    return this.#head.fields;
+  }
+  get receivedAt(): number {
+    return this.#head.receivedAt;
+  }
+  get remoteAddress(): string {
+    return this.#head.remoteAddress;
+  }
+  get remotePort(): number {
+    return this.#head.remotePort;
+  }
+  get localPort(): number {
+    return this.#head.localPort;
+  }
+  get session(): string {
+    return this.#head.session;
+  }
+  get stream(): number {
+    return this.#head.stream;
+  }
+  get sink(): Sink {
+    return this;
+  }
+
+  respond(head: ResponseHead, body: Uint8Array | null): void {
+    if (this.#over) return;
+    if (body === null || body.length <= DATA_BYTES) {
+      this.headSent = true;
+      writeResponse(this.#channel.writer, this.id, FrameType.response, head, body, true);
+      this.#finish();
+      return;
+    }
+    this.head(head);
+    this.data(body);
+    this.end();
+  }
+
+  inform(head: ResponseHead): boolean {
+    if (this.#over) return false;
+    writeResponse(this.#channel.writer, this.id, FrameType.inform, head, null, false);
+    return true;
+  }
+
+  head(head: ResponseHead): void {
+    if (this.#over) return;
+    this.headSent = true;
+    writeResponse(this.#channel.writer, this.id, FrameType.response, head, null, false);
+  }
+
+  data(chunk: Uint8Array): boolean {
+    if (this.#over) return true;
+    if (chunk.length > 0) this.#queue.push(chunk);
+    this.#send();
+    return this.#queue.length === 0;
+  }
+
+  end(): void {
+    this.#ending = true;
+    this.#send();
+  }
+
+  abort(reason: string): void {
+    if (this.#over) return;
+    this.#channel.writer.abort(this.id, reason);
+    this.#finish();
+  }
+
+  /** The reactor returned credit: the client has taken that much. */
+  credit(bytes: number): void {
+    this.#sendWindow.refill(bytes);
+    if (this.#queue.length === 0) return;
+    this.#send();
+    if (this.#queue.length === 0 && !this.#over) this.onDrain?.();
+  }
+
+  /** The client has gone, or the reactor has ended the exchange. */
+  abandon(reason: string): void {
+    this.aborted = true;
+    this.#queue = [];
+    this.body?.fail(reason);
+    this.#finish();
+    const { onDrain } = this;
+    this.onAborted?.();
+    onDrain?.();
+  }
+
+  get #sendWindow(): SendWindow {
+    this.#window ??= new SendWindow();
+    return this.#window;
+  }
+
+  #send(): void {
+    if (this.#over) return;
+    const window = this.#sendWindow;
+    while (this.#queue.length > 0) {
+      const chunk = this.#queue[0] as Uint8Array;
+      const bytes = Math.min(chunk.length, window.credit, DATA_BYTES);
+      if (bytes === 0) return;
+      const whole = bytes === chunk.length;
+      const last = whole && this.#ending && this.#queue.length === 1;
+      this.#channel.writer.data(this.id, whole ? chunk : chunk.subarray(0, bytes), last);
+      window.spend(bytes);
+      if (whole) this.#queue.shift();
+      else this.#queue[0] = chunk.subarray(bytes);
+      if (last) {
+        this.#finish();
+        return;
+      }
+    }
+    if (!this.#ending) return;
+    this.#channel.writer.data(this.id, null, true);
+    this.#finish();
+  }
+
+  #finish(): void {
+    if (this.#over) return;
+    this.#over = true;
+    this.body?.cancel();
+    this.#onOver(this);
+  }
+}
+
+/** The request's body as it comes over the channel; credit goes back as the handler reads. */
+class ChannelBody implements RequestBody {
+  readonly #id: ExchangeId;
+  readonly #channel: Channel;
+  readonly #head: RequestHead;
+  readonly #window = new ReceiveWindow();
+  #queue: Uint8Array[] = [];
+  #ended = false;
+  #cancelled = false;
+  #failure: Error | null = null;
+  #waiting: { resolve: (chunk: Uint8Array | null) => void; reject: (error: Error) => void } | null = null;
+
+  constructor(id: ExchangeId, channel: Channel, head: RequestHead) {
+    this.#id = id;
+    this.#channel = channel;
+    this.#head = head;
+  }
+
+  get length(): number | undefined {
+    return contentLength(this.#head.fields);
+  }
+
+  read(): Promise<Uint8Array | null> {
+    const chunk = this.#queue.shift();
+    if (chunk !== undefined) {
+      this.#consumed(chunk.length);
+      return Promise.resolve(chunk);
+    }
+    if (this.#failure !== null) return Promise.reject(this.#failure);
+    if (this.#ended) return Promise.resolve(null);
+    return new Promise((resolve, reject) => {
+      this.#waiting = { resolve, reject };
+    });
+  }
+
+  readAll(): Promise<Uint8Array> {
+    return collect(this);
+  }
+
+  cancel(): void {
+    this.#cancelled = true;
+    this.#queue = [];
+    if (!this.#ended) this.fail("the exchange is over");
+  }
+
+  receive(chunk: Uint8Array, end: boolean): void {
+    if (this.#ended) throw new FrameError("data after the end of a body");
+    this.#ended = end;
+    if (chunk.length > 0) {
+      this.#window.receive(chunk.length);
+      if (this.#cancelled) return;
+      if (this.#waiting === null) this.#queue.push(chunk);
+      else {
+        this.#waiting.resolve(chunk);
+        this.#waiting = null;
+        this.#consumed(chunk.length);
+      }
+    }
+    if (end && this.#queue.length === 0) {
+      this.#waiting?.resolve(null);
+      this.#waiting = null;
+    }
+  }
+
+  fail(reason: string): void {
+    if (this.#ended) return;
+    this.#failure ??= new BodyLostError(reason);
+    this.#waiting?.reject(this.#failure);
+    this.#waiting = null;
+  }
+
+  #consumed(bytes: number): void {
+    const due = this.#window.consume(bytes);
+    if (due > 0 && !this.#ended) this.#channel.writer.credit(this.#id, due);
+  }
+}
