@@ -1,0 +1,122 @@
+/** `tercet serve app.ts`: serves the module's `fetch`. Every option has its name, unit and default from options.ts. */
+import { existsSync } from "node:fs";
+import { resolve } from "node:path";
+import { pathToFileURL } from "node:url";
+import { Command, Option } from "commander";
+import { type FetchHandler, fetchHandler } from "../handler/fetch.ts";
+import type { ExchangeHandler } from "../handler/run.ts";
+import { StartError } from "../manager/manager.ts";
+import { OptionError, type ResolvedOptions, resolveOptions, type ServerOptions } from "../options.ts";
+import { Server } from "../server.ts";
+
+const DEFAULT_HOST = "0.0.0.0";
+const DEFAULT_PORT = 9501;
+
+type NumberOption = {
+  [Name in keyof ResolvedOptions]: ResolvedOptions[Name] extends number ? Name : never;
+}[keyof ResolvedOptions];
+
+const NUMBERS: readonly (readonly [name: NumberOption, unit: string, description: string])[] = [
+  ["workers", "n", "worker processes"],
+  ["reactors", "n", "reactor processes"],
+  ["maxHeaderBytes", "bytes", "of a request's head; over it 431"],
+  ["maxBodyBytes", "bytes", "of a request's body; over it 413"],
+  ["requestTimeout", "ms", "until a response must have begun; then 504; 0: no limit"],
+  ["keepAliveTimeout", "ms", "without a request until a connection is closed"],
+  ["maxExchanges", "n", "exchanges that one reactor has with its workers at one time"],
+  ["maxQueue", "n", "exchanges that wait in one reactor; one more gets 503"],
+  ["shutdownTimeout", "ms", "for requests in flight at shutdown"],
+];
+
+type Flags = { [Name in NumberOption]?: string } & {
+  host: string;
+  port: string;
+  mode?: string;
+  http3?: string;
+  cert?: string;
+  key?: string;
+  tls: boolean;
+};
+
+export function serveCommand(): Command {
+  const defaults = resolveOptions({});
+  const command = new Command("serve")
+    .description("serve the module's default export { fetch(request) } over HTTP/1.1, HTTP/2 and HTTP/3")
+    .argument("<module>", "TypeScript or JavaScript file")
+    .option("--host <host>", "name or address to listen on", DEFAULT_HOST)
+    .option("--port <port>", "for TCP and UDP; 0 lets the system pick", String(DEFAULT_PORT))
+    .addOption(withDefault("--mode <mode>", "process", defaults.mode))
+    .addOption(withDefault("--http3 <engine>", "native | off", defaults.http3))
+    .option("--cert <file>", "PEM certificate (default: a self-signed one for localhost)")
+    .option("--key <file>", "PEM private key of the certificate")
+    .option("--no-tls", "plain HTTP/1.1, without HTTP/2 and HTTP/3");
+  for (const [name, unit, description] of NUMBERS) {
+    command.addOption(withDefault(`--${kebab(name)} <${unit}>`, description, defaults[name]));
+  }
+  return command.action(serve);
+}
+
+async function serve(path: string, flags: Flags): Promise<void> {
+  const file = resolve(path);
+  if (!existsSync(file)) throw new StartError(`there is no file ${path}`);
+  const server = new Server(flags.host, numberOf(flags.port), optionsOf(flags));
+  server.handleWith(() => loadModule(file, path));
+  server.on("start", () => {
+    const scheme = flags.tls ? "https" : "http";
+    const host = flags.host === DEFAULT_HOST || flags.host === "::" ? "localhost" : flags.host;
+    const url = `${scheme}://${host.includes(":") ? `[${host}]` : host}:${server.port}`;
+    console.log(`tercet: ready on ${url} (${server.protocols.join(", ")})`);
+  });
+  await server.start();
+}
+
+/** @throws StartError where the module does not load, or has no handler */
+async function loadModule(file: string, path: string): Promise<ExchangeHandler> {
+  let module: { default?: { fetch?: unknown } };
+  try {
+    module = await import(pathToFileURL(file).href);
+  } catch (error) {
+    const reason = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+    throw new StartError(`${path} does not load: ${reason.replaceAll(/\s*\n\s*/g, " ")}`, { cause: error });
+  }
+  const app = module.default;
+  if (typeof app?.fetch !== "function") {
+    throw new StartError(`${path} has no handler: it must export default { fetch(request) { … } }`);
+  }
+  return fetchHandler((request) => (app.fetch as FetchHandler)(request));
+}
+
+function optionsOf(flags: Flags): ServerOptions {
+  // What a flag says is checked where every option is: a wrong one is named there with what is allowed.
+  const options: Record<string, unknown> = {};
+  for (const [name] of NUMBERS) {
+    const value = flags[name];
+    if (value !== undefined) options[name] = numberOf(value);
+  }
+  if (flags.mode !== undefined) options.mode = flags.mode;
+  if (flags.http3 !== undefined) options.http3 = flags.http3;
+  const { cert, key, tls } = flags;
+  if (!tls) options.tls = false;
+  else if (cert !== undefined && key !== undefined) options.tls = { cert, key };
+  else if (cert !== undefined || key !== undefined) {
+    throw new OptionError(
+      `option "${cert === undefined ? "cert" : "key"}" is missing: --cert and --key go together`,
+    );
+  }
+  return options;
+}
+
+/** The number, or the text itself where it is none: the check then shows what was given. */
+function numberOf(text: string): number {
+  const number = Number(text);
+  return text.trim() === "" || Number.isNaN(number) ? (text as unknown as number) : number;
+}
+
+/** Shows the default in the help; it is filled in where every option is. */
+function withDefault(flags: string, description: string, value: string | number): Option {
+  return new Option(flags, `${description} (default: ${value})`);
+}
+
+function kebab(name: string): string {
+  return name.replaceAll(/[A-Z0-9]+/g, (part) => `-${part.toLowerCase()}`);
+}

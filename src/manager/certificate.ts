@@ -1,0 +1,109 @@
+/** The certificate: the user's, read and checked before anything starts; or a self-signed one for localhost. */
+import { createPrivateKey, X509Certificate } from "node:crypto";
+import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { homedir } from "node:os";
+import { join } from "node:path";
+import { generate } from "selfsigned";
+
+export interface Certificate {
+  /** PEM: the certificate, and behind it those that lead to its root. */
+  readonly cert: string;
+  /** PEM. */
+  readonly key: string;
+}
+
+/** A certificate or key that cannot serve: the message says which file and why. */
+export class CertificateError extends Error {
+  readonly code = "TERCET_CERTIFICATE";
+  override readonly name = "CertificateError";
+}
+
+const DAY = 24 * 60 * 60 * 1000;
+const VALID_DAYS = 365;
+const RENEW_DAYS = 7;
+
+/** @param source as in `ServerOptions.tls`: each a path to a PEM file, or PEM text */
+export function loadCertificate(source: Certificate): Certificate {
+  const cert = readPem(source.cert, "certificate");
+  const key = readPem(source.key, "key");
+  const parsedCert = parse(cert, source.cert, "certificate", (pem) => new X509Certificate(pem));
+  const parsedKey = parse(key, source.key, "key", createPrivateKey);
+  if (!parsedCert.checkPrivateKey(parsedKey)) {
+    throw new CertificateError(
+      `the key ${nameOf(source.key)} is not the key of the certificate ${nameOf(source.cert)}`,
+    );
+  }
+  return { cert, key };
+}
+
+/** Makes a certificate for localhost, or finds the one that was made before. Returns where it is kept. */
+export async function selfSignedCertificate(now: number): Promise<Certificate & { readonly path: string }> {
+  const folder = join(process.env.XDG_CACHE_HOME || join(homedir(), ".cache"), "tercet");
+  const path = join(folder, "localhost.pem");
+  const kept = readKept(path, now);
+  if (kept !== null) return { ...kept, path };
+  const made = await generate([{ name: "commonName", value: "localhost" }], {
+    keyType: "ec",
+    algorithm: "sha256",
+    notBeforeDate: new Date(now - DAY),
+    notAfterDate: new Date(now + VALID_DAYS * DAY),
+    extensions: [
+      { name: "basicConstraints", cA: false },
+      { name: "keyUsage", digitalSignature: true },
+      { name: "extKeyUsage", serverAuth: true },
+      {
+        name: "subjectAltName",
+        altNames: [
+          { type: 2, value: "localhost" },
+          { type: 7, ip: "127.0.0.1" },
+          { type: 7, ip: "::1" },
+        ],
+      },
+    ],
+  });
+  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  // One file for both, put in place by a rename: whoever starts at the same time finds a pair, never a half.
+  const partial = `${path}.${process.pid}`;
+  writeFileSync(partial, `${made.cert}\n${made.private}`, { mode: 0o600 });
+  renameSync(partial, path);
+  return { cert: made.cert, key: made.private, path };
+}
+
+function readKept(path: string, now: number): Certificate | null {
+  try {
+    const kept = loadCertificate({ cert: path, key: path });
+    const expires = Date.parse(new X509Certificate(kept.cert).validTo);
+    return expires - now > RENEW_DAYS * DAY ? kept : null;
+  } catch {
+    // Not there, or no longer what it was: a new one takes its place.
+    return null;
+  }
+}
+
+function readPem(source: string, what: string): string {
+  if (source.includes("-----BEGIN")) return source;
+  try {
+    return readFileSync(source, "utf8");
+  } catch (error) {
+    throw new CertificateError(`the ${what} ${source} cannot be read: ${(error as Error).message}`, {
+      cause: error,
+    });
+  }
+}
+
+function parse<Parsed>(pem: string, source: string, what: string, parser: (pem: string) => Parsed): Parsed {
+  try {
+    return parser(pem);
+  } catch (error) {
+    throw new CertificateError(
+      `the ${what} ${nameOf(source)} is not valid PEM: ${(error as Error).message}`,
+      {
+        cause: error,
+      },
+    );
+  }
+}
+
+function nameOf(source: string): string {
+  return source.includes("-----BEGIN") ? "(given as text)" : source;
+}

@@ -1,0 +1,89 @@
+/** One process under the manager: what it was told, what it said, and how it ended. */
+import { type ChildProcess, fork } from "node:child_process";
+
+export interface ChildSpec {
+  readonly script: string;
+  readonly args: readonly string[];
+  readonly execArgv: readonly string[];
+  readonly env: NodeJS.ProcessEnv;
+}
+
+interface Said {
+  readonly type: string;
+}
+
+interface StatsAnswer<Stats> extends Said {
+  readonly type: "stats";
+  readonly call: number;
+  readonly stats: Stats;
+}
+
+export interface ChildEvents<From> {
+  message(message: From): void;
+  /** @param cause such as "exit code 1" or "signal SIGKILL" */
+  exit(cause: string): void;
+}
+
+export class Child<To extends Said, From extends Said, Stats> {
+  readonly pid: number;
+  /** Resolves when the process has ended. */
+  readonly exited: Promise<void>;
+  readonly #process: ChildProcess;
+  readonly #calls = new Map<number, (stats: Stats | null) => void>();
+  #lastCall = 0;
+  #alive = true;
+
+  constructor(spec: ChildSpec, events: ChildEvents<From>) {
+    this.#process = fork(spec.script, spec.args, {
+      execArgv: [...spec.execArgv],
+      env: spec.env,
+      stdio: ["ignore", "inherit", "inherit", "ipc"],
+    });
+    this.pid = this.#process.pid ?? 0;
+    this.#process.on("message", (message) => this.#said(message as From, events));
+    this.exited = new Promise((resolve) => {
+      const end = (cause: string) => {
+        if (!this.#alive) return;
+        this.#alive = false;
+        for (const answer of this.#calls.values()) answer(null);
+        events.exit(cause);
+        resolve();
+      };
+      this.#process.on("exit", (code, signal) => end(signal ? `signal ${signal}` : `exit code ${code}`));
+      this.#process.on("error", (error) => end(error.message));
+    });
+  }
+
+  get alive(): boolean {
+    return this.#alive;
+  }
+
+  send(message: To): void {
+    // A process that has just died can be told nothing, and its exit is told to the manager.
+    if (this.#alive && this.#process.connected) this.#process.send(message, () => {});
+  }
+
+  kill(signal: "SIGKILL"): void {
+    if (this.#alive) this.#process.kill(signal);
+  }
+
+  /** Null where the process ends before it answers. */
+  stats(ask: (call: number) => To): Promise<Stats | null> {
+    if (!this.#alive) return Promise.resolve(null);
+    const call = ++this.#lastCall;
+    return new Promise((resolve) => {
+      this.#calls.set(call, (stats) => {
+        this.#calls.delete(call);
+        resolve(stats);
+      });
+      this.send(ask(call));
+    });
+  }
+
+  #said(message: From, events: ChildEvents<From>): void {
+    if (message.type === "stats") {
+      const { call, stats } = message as unknown as StatsAnswer<Stats>;
+      this.#calls.get(call)?.(stats);
+    } else events.message(message);
+  }
+}

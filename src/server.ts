@@ -1,0 +1,229 @@
+/** `Server`: what a user's script holds. It says which process does what, and knows no sockets. */
+
+import type { Protocol } from "./exchange.ts";
+import type { ExchangeHandler, RequestHandler } from "./handler/run.ts";
+import { requestHandler } from "./handler/run.ts";
+import { logTo } from "./log.ts";
+import { loadCertificate, selfSignedCertificate } from "./manager/certificate.ts";
+import { Manager } from "./manager/manager.ts";
+import type { ServerStats } from "./manager/messages.ts";
+import {
+  checkAddress,
+  OptionError,
+  type ResolvedOptions,
+  resolveOptions,
+  type ServerOptions,
+} from "./options.ts";
+import { WorkerProcess } from "./worker/process.ts";
+import { workerId } from "./worker/role.ts";
+
+export interface ServerEvents {
+  /** In the manager, when every reactor listens and every worker is ready. */
+  start(server: Server): unknown;
+  /** In a worker, before it takes its first request. What it throws keeps the worker from starting. */
+  workerStart(server: Server, workerId: number): unknown;
+  /** In a worker, when it leaves. */
+  workerStop(server: Server, workerId: number): unknown;
+  /** In a worker, for each request. There is one listener. */
+  request: RequestHandler;
+  /** In the manager, when every other process has left. */
+  shutdown(server: Server): unknown;
+}
+
+type EventName = keyof ServerEvents;
+type Lifecycle = Exclude<EventName, "request">;
+
+const EVENT_NAMES = [
+  "start",
+  "workerStart",
+  "workerStop",
+  "request",
+  "shutdown",
+] as const satisfies EventName[];
+
+/**
+ * A server, made and started by a script that runs once in the manager and again in each worker: `start` tells them
+ * apart.
+ */
+export class Server {
+  /** The host that was asked for. */
+  readonly host: string;
+  readonly #askedPort: number;
+  readonly #log = logTo("manager");
+  readonly #listeners: { [Name in Lifecycle]: ServerEvents[Name][] } = {
+    start: [],
+    workerStart: [],
+    workerStop: [],
+    shutdown: [],
+  };
+  #options: ServerOptions;
+  #load: (() => ExchangeHandler | Promise<ExchangeHandler>) | null = null;
+  #manager: Manager | null = null;
+  #worker: WorkerProcess | null = null;
+  #port = 0;
+  #protocols: readonly Protocol[] = [];
+
+  /**
+   * @param host to listen on: a name or an address
+   * @param port 0 to 65535, the same for TCP and UDP; 0 lets the system pick
+   * @throws OptionError
+   */
+  constructor(host: string, port: number, options: ServerOptions = {}) {
+    checkAddress(host, port);
+    resolveOptions(options);
+    this.host = host;
+    this.#askedPort = port;
+    this.#options = options;
+  }
+
+  /** The port that the server listens on; before it listens, the one that was asked for. */
+  get port(): number {
+    return this.#port || this.#askedPort;
+  }
+
+  /** What the server speaks; empty before it has started, and in a worker. */
+  get protocols(): readonly Protocol[] {
+    return this.#protocols;
+  }
+
+  /**
+   * Sets options, beside those set before.
+   * @throws OptionError for one that is wrong; Error after `start`
+   */
+  set(options: ServerOptions): this {
+    this.#mustNotRun("set");
+    const merged = { ...this.#options, ...options };
+    resolveOptions(merged);
+    this.#options = merged;
+    return this;
+  }
+
+  /** @throws TypeError for an event that does not exist, or a second `request` listener */
+  on<Name extends EventName>(event: Name, listener: ServerEvents[Name]): this {
+    if (!EVENT_NAMES.includes(event)) {
+      throw new TypeError(`there is no event "${event}"; there are ${EVENT_NAMES.join(", ")}`);
+    }
+    if (typeof listener !== "function") throw new TypeError(`the listener of "${event}" is not a function`);
+    if (event !== "request") {
+      (this.#listeners[event as Lifecycle] as unknown[]).push(listener);
+      return this;
+    }
+    const handler = requestHandler(listener as RequestHandler);
+    return this.handleWith(() => handler);
+  }
+
+  /**
+   * Has each worker make its handler when it starts.
+   * @internal
+   */
+  handleWith(load: () => ExchangeHandler | Promise<ExchangeHandler>): this {
+    if (this.#load !== null) throw new TypeError('there is a "request" listener already');
+    this.#load = load;
+    return this;
+  }
+
+  /**
+   * Starts the server. In the manager, which is the process that the user started, it resolves when everything is
+   * ready; in a worker it never resolves, so that what follows it runs only once.
+   * @throws OptionError, CertificateError, or StartError for a port in use, a handler that does not load… (as a
+   * rejection); nothing is left running then
+   */
+  start(): Promise<void> {
+    this.#mustNotRun("start");
+    const options = resolveOptions(this.#options);
+    const load = this.#load;
+    if (load === null)
+      return Promise.reject(new OptionError('there is no handler: call server.on("request", …)'));
+    return workerId === null ? this.#startManager(options) : this.#startWorker(workerId, load);
+  }
+
+  /** Counts and memory of every process, and the exchanges in flight. In the manager and in workers. */
+  stats(): Promise<ServerStats> {
+    const source = this.#manager ?? this.#worker;
+    return source?.stats() ?? Promise.reject(new Error("stats: the server has not started"));
+  }
+
+  /**
+   * Shuts the server down: no new requests, those in flight finish (up to `shutdownTimeout`), every process leaves.
+   * Resolves when that is done; in a worker, when it was asked for.
+   */
+  async shutdown(): Promise<void> {
+    if (this.#worker !== null) this.#worker.shutdownServer();
+    if (this.#manager === null) return;
+    await this.#manager.stop(resolveOptions(this.#options).shutdownTimeout);
+    await this.#emit("shutdown");
+  }
+
+  async #startManager(options: ResolvedOptions): Promise<void> {
+    const config = {
+      host: this.host,
+      port: this.#askedPort,
+      options,
+      certificate: await this.#certificate(options),
+    };
+    const manager = new Manager(config, this.#log);
+    this.#manager = manager;
+    let leaving = false;
+    const leave = () => {
+      // Who asks twice will not wait.
+      if (leaving) manager.kill();
+      leaving = true;
+      this.shutdown().then(
+        () => process.exit(0),
+        (error: unknown) => {
+          this.#log(`error at shutdown: ${error instanceof Error ? error.stack : error}`);
+          process.exit(1);
+        },
+      );
+    };
+    process.on("SIGTERM", leave);
+    process.on("SIGINT", leave);
+    manager.onShutdownAsked = leave;
+    try {
+      const address = await manager.start();
+      this.#port = address.port;
+      this.#protocols = address.protocols;
+      await this.#emit("start");
+    } catch (error) {
+      process.off("SIGTERM", leave);
+      process.off("SIGINT", leave);
+      await manager.stop(0);
+      throw error;
+    }
+  }
+
+  #startWorker(id: number, load: () => ExchangeHandler | Promise<ExchangeHandler>): Promise<never> {
+    this.#worker = new WorkerProcess(id, {
+      load,
+      started: async (port) => {
+        this.#port = port;
+        for (const listener of this.#listeners.workerStart) await listener(this, id);
+      },
+      stopping: async () => {
+        for (const listener of this.#listeners.workerStop) await listener(this, id);
+      },
+    });
+    this.#worker.run();
+    return new Promise(() => {});
+  }
+
+  async #certificate(options: ResolvedOptions) {
+    if (options.tls === false) {
+      if (options.http3 !== "off") this.#log("plain HTTP/1.1: HTTP/2 and HTTP/3 need TLS, which is off");
+      return null;
+    }
+    if (options.tls !== null) return loadCertificate(options.tls);
+    const made = await selfSignedCertificate(Date.now());
+    this.#log(`no certificate given: using a self-signed one for localhost, kept in ${made.path}`);
+    return made;
+  }
+
+  async #emit(event: "start" | "shutdown"): Promise<void> {
+    for (const listener of this.#listeners[event]) await listener(this);
+  }
+
+  #mustNotRun(call: string): void {
+    if (this.#manager !== null || this.#worker !== null)
+      throw new Error(`${call}: the server was started already`);
+  }
+}
