@@ -5,6 +5,7 @@ import { pathToFileURL } from "node:url";
 import { Command, Option } from "commander";
 import { type FetchHandler, fetchHandler } from "../handler/fetch.ts";
 import type { ExchangeHandler } from "../handler/run.ts";
+import { installKnownResponse } from "../handler/web-response.ts";
 import { StartError } from "../manager/manager.ts";
 import { OptionError, type ResolvedOptions, resolveOptions, type ServerOptions } from "../options.ts";
 import { Server } from "../server.ts";
@@ -72,6 +73,7 @@ async function serve(path: string, flags: Flags): Promise<void> {
 
 /** @throws StartError where the module does not load, or has no handler */
 async function loadModule(file: string, path: string): Promise<ExchangeHandler> {
+  installKnownResponse();
   let module: { default?: { fetch?: unknown } };
   try {
     module = await import(pathToFileURL(file).href);

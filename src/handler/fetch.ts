@@ -3,13 +3,14 @@ import type { Exchange, Sink } from "../exchange.ts";
 import { toBytes } from "../http/body.ts";
 import { isConnectionSpecific } from "../http/fields.ts";
 import { forbidsBody } from "../http/semantics.ts";
-import { bodyStreamOf, onAbort } from "./request.ts";
+import { bodyStreamOf, headerOf, onAbort } from "./request.ts";
 import type { ExchangeHandler } from "./run.ts";
+import { wholeBodyOf } from "./web-response.ts";
 
 export type FetchHandler = (request: Request) => Response | Promise<Response>;
 
 /** Methods that a web `Request` refuses to hold. */
-const FORBIDDEN_METHODS = new Set(["TRACE", "TRACK", "CONNECT"]);
+const FORBIDDEN_METHODS = new Set(["TRACE", "TRACK"]);
 
 export function fetchHandler(fetch: FetchHandler): ExchangeHandler {
   return (exchange) => {
@@ -17,59 +18,95 @@ export function fetchHandler(fetch: FetchHandler): ExchangeHandler {
       exchange.sink.respond({ status: 501, fields: ["content-length", "0"] }, null);
       return;
     }
-    const request = webRequest(exchange);
+    const request = webRequestOf(exchange);
     if (request === null) {
       exchange.sink.respond({ status: 400, fields: ["content-length", "0"] }, null);
       return;
     }
     const answer = fetch(request);
-    return answer instanceof Response
-      ? send(exchange, answer)
-      : answer.then((response) => send(exchange, response));
+    if (answer instanceof Promise) return answer.then((response) => send(exchange, response));
+    return send(exchange, answer);
   };
 }
 
 /** Null where scheme, authority and path make no URL. */
-function webRequest(exchange: Exchange): Request | null {
+function webRequestOf(exchange: Exchange): Request | null {
   const url = `${exchange.scheme}://${exchange.authority}${exchange.path === "*" ? "" : exchange.path}`;
-  if (!URL.canParse(url)) return null;
-  const headers = new Headers();
-  const { fields } = exchange;
-  for (let i = 0; i < fields.length; i += 2) headers.append(fields[i] as string, fields[i + 1] as string);
-  if (!headers.has("host")) headers.set("host", exchange.authority);
-  const abort = new AbortController();
-  onAbort(exchange, () => abort.abort());
+  const { method } = exchange;
+  const headers = headerOf(exchange);
   const body = bodyStreamOf(exchange);
-  const init: RequestInit = { method: exchange.method, headers, signal: abort.signal };
-  return new Request(url, body === null ? init : ({ ...init, body, duplex: "half" } as RequestInit));
+  try {
+    if (body === null) return new ExchangeRequest(exchange, url, { method, headers });
+    return new ExchangeRequest(exchange, url, { method, headers, body, duplex: "half" } as RequestInit);
+  } catch (error) {
+    if (URL.canParse(url)) throw error;
+    return null;
+  }
 }
 
-async function send(exchange: Exchange, response: Response): Promise<void> {
+/** A `Request` that makes its signal when it is asked for: most handlers never do. */
+class ExchangeRequest extends Request {
+  readonly #exchange: Exchange;
+  #abort: AbortController | null = null;
+
+  constructor(exchange: Exchange, url: string, init: RequestInit) {
+    super(url, init);
+    this.#exchange = exchange;
+  }
+
+  static {
+    // The types declare a property where the platform has an accessor, which a class may not override with one.
+    Object.defineProperty(ExchangeRequest.prototype, "signal", {
+      get(this: ExchangeRequest) {
+        return this.#makeSignal();
+      },
+    });
+  }
+
+  #makeSignal(): AbortSignal {
+    if (this.#abort === null) {
+      const abort = new AbortController();
+      this.#abort = abort;
+      onAbort(this.#exchange, () => abort.abort());
+    }
+    return this.#abort.signal;
+  }
+}
+
+function send(exchange: Exchange, response: Response): void | Promise<void> {
   if (!(response instanceof Response)) {
     throw new TypeError(`fetch returned ${response === null ? "null" : typeof response}, not a Response`);
   }
-  const { sink } = exchange;
+  const { status } = response;
   const fields: string[] = [];
+  let hasLength = false;
   response.headers.forEach((value, name) => {
     // Frameworks written for HTTP/1.1 set these; here the connection is the reactor's.
-    if (!isConnectionSpecific(name)) fields.push(name, value);
+    if (isConnectionSpecific(name)) return;
+    hasLength ||= name === "content-length";
+    fields.push(name, value);
   });
-  const head = { status: response.status, fields };
-  const { body } = response;
-  if (body === null || forbidsBody(exchange.method, head.status)) {
-    body?.cancel();
-    if (
-      body === null &&
-      head.status !== 204 &&
-      head.status !== 304 &&
-      !response.headers.has("content-length")
-    ) {
-      if (exchange.method !== "HEAD") fields.push("content-length", "0");
-    }
-    sink.respond(head, null);
+  const head = { status, fields };
+  const whole = wholeBodyOf(response);
+  if (whole === null && response.body !== null) {
+    if (!forbidsBody(exchange.method, status)) return stream(exchange, head, response.body);
+    void response.body.cancel();
+    exchange.sink.respond(head, null);
     return;
   }
+  if (!hasLength && status !== 204 && status !== 304)
+    fields.push("content-length", String(whole?.length ?? 0));
+  exchange.sink.respond(head, forbidsBody(exchange.method, status) ? null : whole);
+}
+
+async function stream(
+  exchange: Exchange,
+  head: Parameters<Sink["head"]>[0],
+  body: ReadableStream<Uint8Array>,
+): Promise<void> {
+  const { sink } = exchange;
   const reader = body.getReader();
+  // The reader's own `read` tells what failed; a cancel has nothing to add.
   onAbort(exchange, () => reader.cancel().catch(() => {}));
   sink.head(head);
   for (let next = await reader.read(); !next.done; next = await reader.read()) {

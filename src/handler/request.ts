@@ -113,7 +113,8 @@ async function rawContentOf(exchange: Exchange): Promise<Buffer> {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 
-function headerOf(exchange: Exchange): Record<string, string> {
+/** See `HttpRequest.header`. */
+export function headerOf(exchange: Exchange): Record<string, string> {
   // No prototype: a field may be called "constructor".
   const header: Record<string, string> = Object.create(null);
   const { fields } = exchange;

@@ -7,6 +7,8 @@ import { contentLength } from "../http/fields.ts";
 import type { Listener, ListenerHost, ListenerOptions } from "./listener.ts";
 
 const MAX_IDLE_SECONDS = 255;
+/** Most exchanges are over sooner, and are spared an AbortSignal. Milliseconds. */
+const WATCH_AFTER = 10;
 
 type NativeServer = Bun.Server<undefined>;
 
@@ -14,6 +16,7 @@ export function listenHttp3Native(options: ListenerOptions, host: ListenerHost):
   const { tls } = options;
   if (tls === null) throw new TypeError("HTTP/3 needs TLS (RFC 9114 §3.1)");
   const inits = new WeakMap<ResponseHead, ResponseInit>();
+  const watch = new Watch();
   const server: NativeServer = Bun.serve({
     hostname: options.host,
     port: options.port,
@@ -28,6 +31,7 @@ export function listenHttp3Native(options: ListenerOptions, host: ListenerHost):
     fetch(request, server) {
       return new Promise<Response>((resolve, reject) => {
         const exchange = new NativeExchange(host.nextId(), request, server, inits, resolve, reject);
+        watch.add(exchange, request);
         host.accept(exchange);
       });
     },
@@ -41,6 +45,28 @@ export function listenHttp3Native(options: ListenerOptions, host: ListenerHost):
       await server.stop(true);
     },
   };
+}
+
+/**
+ * Has exchanges told when their client goes away, once they are a few milliseconds old: an AbortSignal a request costs
+ * the reactor a tenth of its speed.
+ */
+class Watch {
+  #fresh: { exchange: NativeExchange; request: Request }[] = [];
+
+  add(exchange: NativeExchange, request: Request): void {
+    if (this.#fresh.push({ exchange, request }) === 1) setTimeout(() => this.#watch(), WATCH_AFTER);
+  }
+
+  #watch(): void {
+    const fresh = this.#fresh;
+    this.#fresh = [];
+    for (const { exchange, request } of fresh) {
+      if (exchange.ended) continue;
+      if (request.signal.aborted) exchange.lost();
+      else request.signal.addEventListener("abort", () => exchange.lost());
+    }
+  }
 }
 
 class NativeExchange implements Exchange, Sink {
@@ -92,7 +118,7 @@ class NativeExchange implements Exchange, Sink {
     let authority = "";
     const headers = request.headers.toJSON();
     for (const name in headers) {
-      const value = headers[name] as string;
+      const value = String(headers[name]);
       if (name === "host") authority = value;
       fields.push(name, value);
     }
@@ -105,7 +131,11 @@ class NativeExchange implements Exchange, Sink {
     this.body = request.body === null ? null : new NativeBody(request, contentLength(fields));
     // The engine's idle timeout would end a request whose handler is merely slow.
     server.timeout(request, 0);
-    request.signal.addEventListener("abort", () => this.#abort());
+  }
+
+  /** Nothing more is owed to the client. */
+  get ended(): boolean {
+    return this.#ended;
   }
 
   get stream(): number {
@@ -131,7 +161,7 @@ class NativeExchange implements Exchange, Sink {
     const stream = new ReadableStream<Uint8Array>(
       {
         pull: (controller) => this.#pull(controller),
-        cancel: () => this.#abort(),
+        cancel: () => this.lost(),
       },
       { highWaterMark: 0 },
     );
@@ -186,7 +216,8 @@ class NativeExchange implements Exchange, Sink {
     });
   }
 
-  #abort(): void {
+  /** The client has gone, or has reset the stream. */
+  lost(): void {
     if (this.aborted || this.#ended) return;
     this.aborted = true;
     this.#queue = [];

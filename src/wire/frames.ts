@@ -198,7 +198,7 @@ export class FrameWriter {
   }
 }
 
-/** A frame as it lies in a read: valid only while it is handled, except for its payload's bytes. */
+/** A frame as it lies in a read: valid only while it is handled, for the next one takes its place. */
 export interface Frame {
   readonly type: FrameType;
   readonly end: boolean;
@@ -213,6 +213,13 @@ export class Payload {
   #end: number;
 
   constructor(bytes: Buffer, start: number, end: number) {
+    this.#bytes = bytes;
+    this.#at = start;
+    this.#end = end;
+  }
+
+  /** Turns to another payload. */
+  reset(bytes: Buffer, start: number, end: number): void {
     this.#bytes = bytes;
     this.#at = start;
     this.#end = end;
@@ -288,6 +295,14 @@ export class Payload {
 export class FrameReader {
   #partial: Buffer | null = null;
   #partialLength = 0;
+  readonly #payload = new Payload(Buffer.alloc(0), 0, 0);
+  // One for all frames: a frame a request would be one more object to collect.
+  readonly #frame = {
+    type: FrameType.hello as FrameType,
+    end: false,
+    id: 0 as ExchangeId,
+    payload: this.#payload,
+  };
 
   /** Calls `handle` for each frame that `chunk` completes. Throws a FrameError when the stream is no wire at all. */
   push(chunk: Buffer, handle: (frame: Frame) => void): void {
@@ -297,7 +312,7 @@ export class FrameReader {
     while (end - at >= FRAME_HEADER_BYTES) {
       const next = at + FRAME_HEADER_BYTES + payloadLength(chunk, at);
       if (next > end) break;
-      handle(frameAt(chunk, at, next));
+      handle(this.#frameAt(chunk, at, next));
       at = next;
     }
     if (at < end) this.#keep(chunk, at);
@@ -306,6 +321,15 @@ export class FrameReader {
   /** True between frames: a stream that ends otherwise was cut short. */
   get between(): boolean {
     return this.#partial === null;
+  }
+
+  #frameAt(bytes: Buffer, at: number, next: number): Frame {
+    const frame = this.#frame;
+    frame.type = bytes[at + 4] as FrameType;
+    frame.end = ((bytes[at + 5] as number) & END) !== 0;
+    frame.id = bytes.readUInt32LE(at + 6) as ExchangeId;
+    this.#payload.reset(bytes, at + FRAME_HEADER_BYTES, next);
+    return frame;
   }
 
   #keep(chunk: Buffer, at: number): void {
@@ -333,7 +357,7 @@ export class FrameReader {
       return at + taken;
     }
     this.#partial = null;
-    handle(frameAt(partial, 0, size));
+    handle(this.#frameAt(partial, 0, size));
     return at + taken;
   }
 }
@@ -346,13 +370,4 @@ function payloadLength(bytes: Buffer, at: number): number {
   const type = bytes[at + 4] as number;
   if (type === 0 || type > LAST_TYPE) throw new FrameError(`there is no frame type ${type}`);
   return length;
-}
-
-function frameAt(bytes: Buffer, at: number, next: number): Frame {
-  return {
-    type: bytes[at + 4] as FrameType,
-    end: ((bytes[at + 5] as number) & END) !== 0,
-    id: bytes.readUInt32LE(at + 6) as ExchangeId,
-    payload: new Payload(bytes, at + FRAME_HEADER_BYTES, next),
-  };
 }
