@@ -100,7 +100,7 @@ export interface Exchange extends RequestHead {
   /** The client has gone, or has reset the stream: nothing more can be answered. */
   readonly aborted: boolean;
   /** Told once, when `aborted` becomes true. Whoever owns the exchange at the time sets it. */
-  onAborted: (() => void) | null;
+  onAborted: ((exchange: Exchange) => void) | null;
 }
 
 /** What the client sees when nobody can answer for the handler: no body but the status's own words. */

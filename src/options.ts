@@ -146,6 +146,10 @@ export function checkAddress(host: string, port: number): void {
 }
 
 function wrongOption(name: string, value: unknown, allowed: string): OptionError {
-  const shown = typeof value === "string" ? JSON.stringify(value) : inspect(value, { breakLength: Infinity });
+  // Of an object only the names: a private key is no text for a terminal or a log.
+  const isObject = typeof value === "object" && value !== null;
+  const shown = isObject
+    ? `{ ${Object.keys(value).join(", ")} }`
+    : inspect(value).replace(/^'(.*)'$/s, '"$1"');
   return new OptionError(`option "${name}" is ${shown}; it must be ${allowed}`);
 }

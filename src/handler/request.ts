@@ -83,7 +83,7 @@ export function onAbort(exchange: Exchange, told: () => void): void {
   }
   const before = exchange.onAborted;
   exchange.onAborted = () => {
-    before?.();
+    before?.(exchange);
     told();
   };
 }

@@ -31,7 +31,7 @@ export class Http2Exchange implements Exchange, Sink {
   readonly body: RequestBody | null;
   readonly malformed: string | null;
   aborted = false;
-  onAborted: (() => void) | null = null;
+  onAborted: Exchange["onAborted"] = null;
   onDrain: (() => void) | null = null;
   headSent = false;
 
@@ -125,7 +125,7 @@ export class Http2Exchange implements Exchange, Sink {
   #closed(): void {
     if (this.#ended || this.aborted) return;
     this.aborted = true;
-    this.onAborted?.();
+    this.onAborted?.(this);
     this.onDrain?.();
   }
 }

@@ -8,15 +8,15 @@ import type { Listener, ListenerHost, ListenerOptions } from "./listener.ts";
 
 const MAX_IDLE_SECONDS = 255;
 /** Most exchanges are over sooner, and are spared an AbortSignal. Milliseconds. */
-const WATCH_AFTER = 10;
+const WATCH_AFTER = 100;
 
 type NativeServer = Bun.Server<undefined>;
 
 export function listenHttp3Native(options: ListenerOptions, host: ListenerHost): Listener {
   const { tls } = options;
   if (tls === null) throw new TypeError("HTTP/3 needs TLS (RFC 9114 §3.1)");
-  const inits = new WeakMap<ResponseHead, ResponseInit>();
   const watch = new Watch();
+  const inits = new ResponseInits();
   const server: NativeServer = Bun.serve({
     hostname: options.host,
     port: options.port,
@@ -29,9 +29,9 @@ export function listenHttp3Native(options: ListenerOptions, host: ListenerHost):
     // The reactor counts the body itself, so that every protocol answers the same.
     maxRequestBodySize: Number.MAX_SAFE_INTEGER,
     fetch(request, server) {
-      return new Promise<Response>((resolve, reject) => {
-        const exchange = new NativeExchange(host.nextId(), request, server, inits, resolve, reject);
-        watch.add(exchange, request);
+      return new Promise<Response>((resolve) => {
+        const exchange = new NativeExchange(host.nextId(), request, server, inits, resolve);
+        watch.add(exchange);
         host.accept(exchange);
       });
     },
@@ -47,70 +47,77 @@ export function listenHttp3Native(options: ListenerOptions, host: ListenerHost):
   };
 }
 
+/** What the engine takes for a response head, kept by the head's identity: one that repeats is the same object. */
+class ResponseInits {
+  readonly #made = new WeakMap<ResponseHead, ResponseInit>();
+
+  of(head: ResponseHead): ResponseInit {
+    let init = this.#made.get(head);
+    if (init === undefined) {
+      const headers = new Headers();
+      const { fields } = head;
+      for (let i = 0; i < fields.length; i += 2) headers.append(fields[i] as string, fields[i + 1] as string);
+      init = { status: head.status, headers };
+      this.#made.set(head, init);
+    }
+    return init;
+  }
+}
+
 /**
  * Has exchanges told when their client goes away, once they are a few milliseconds old: an AbortSignal a request costs
  * the reactor a tenth of its speed.
  */
 class Watch {
-  #fresh: { exchange: NativeExchange; request: Request }[] = [];
+  #fresh: NativeExchange[] = [];
 
-  add(exchange: NativeExchange, request: Request): void {
-    if (this.#fresh.push({ exchange, request }) === 1) setTimeout(() => this.#watch(), WATCH_AFTER);
+  add(exchange: NativeExchange): void {
+    if (this.#fresh.push(exchange) === 1) setTimeout(() => this.#watch(), WATCH_AFTER);
   }
 
   #watch(): void {
     const fresh = this.#fresh;
     this.#fresh = [];
-    for (const { exchange, request } of fresh) {
-      if (exchange.ended) continue;
-      if (request.signal.aborted) exchange.lost();
-      else request.signal.addEventListener("abort", () => exchange.lost());
-    }
+    for (const exchange of fresh) exchange.watch();
   }
 }
 
+// What every request has is set in the constructor, and nothing else: a request costs the reactor a dozen microseconds
+// in all, and fields that are only for streams would be some of them.
 class NativeExchange implements Exchange, Sink {
-  readonly protocol = "HTTP/3";
-  readonly scheme = "https";
-  /** The engine tells neither session nor stream. */
-  readonly session = "";
-  readonly receivedAt = performance.timeOrigin + performance.now();
   readonly id: ExchangeId;
   readonly method: string;
   readonly path: string;
   readonly authority: string;
   readonly fields: Fields;
+  readonly receivedAt: number;
   readonly remoteAddress: string;
   readonly remotePort: number;
   readonly localPort: number;
   readonly body: RequestBody | null;
-  readonly malformed = null;
   aborted = false;
-  onAborted: (() => void) | null = null;
-  onDrain: (() => void) | null = null;
   headSent = false;
-
-  /** What was made of a response head: one that repeats is the same object. */
-  readonly #inits: WeakMap<ResponseHead, ResponseInit>;
-  readonly #resolve: (response: Response) => void;
-  readonly #reject: (error: Error) => void;
-  #controller: ReadableStreamDefaultController<Uint8Array> | null = null;
-  #queue: Uint8Array[] = [];
-  #pulled: (() => void) | null = null;
-  #ended = false;
+  onAborted: Exchange["onAborted"] = null;
+  onDrain: (() => void) | null = null;
+  /** Until the response is handed over. */
+  #request: Request | null;
+  #resolve: ((response: Response) => void) | null;
+  readonly #inits: ResponseInits;
+  /** Null until the response streams. */
+  #response: ResponseStream | null = null;
 
   constructor(
     id: ExchangeId,
     request: Request,
     server: NativeServer,
-    inits: WeakMap<ResponseHead, ResponseInit>,
+    inits: ResponseInits,
     resolve: (response: Response) => void,
-    reject: (error: Error) => void,
   ) {
     this.id = id;
+    this.#request = request;
     this.#inits = inits;
     this.#resolve = resolve;
-    this.#reject = reject;
+    this.receivedAt = performance.timeOrigin + performance.now();
     this.method = request.method;
     const url = request.url;
     this.path = url === "*" ? url : url.slice(url.indexOf("/", 8));
@@ -133,23 +140,53 @@ class NativeExchange implements Exchange, Sink {
     server.timeout(request, 0);
   }
 
-  /** Nothing more is owed to the client. */
-  get ended(): boolean {
-    return this.#ended;
+  get protocol(): "HTTP/3" {
+    return "HTTP/3";
+  }
+
+  get scheme(): "https" {
+    return "https";
+  }
+
+  /** The engine tells neither session nor stream. */
+  get session(): string {
+    return "";
   }
 
   get stream(): number {
     return this.id;
   }
 
+  get malformed(): null {
+    return null;
+  }
+
   get sink(): Sink {
     return this;
   }
 
+  /** Has the engine tell when the client goes away. */
+  watch(): void {
+    const signal = this.#request?.signal;
+    if (signal?.aborted) this.lost();
+    else signal?.addEventListener("abort", () => this.lost());
+  }
+
+  /** The client has gone, or has reset the stream. */
+  lost(): void {
+    if (this.aborted || this.#request === null) return;
+    this.aborted = true;
+    this.#request = null;
+    this.#response?.discard();
+    this.onAborted?.(this);
+    this.onDrain?.();
+  }
+
   respond(head: ResponseHead, body: Uint8Array | null): void {
     this.headSent = true;
-    this.#ended = true;
-    this.#resolve(new Response(body, this.#init(head)));
+    this.#request = null;
+    this.#resolve?.(new Response(body, this.#inits.of(head)));
+    this.#resolve = null;
   }
 
   inform(): boolean {
@@ -158,57 +195,96 @@ class NativeExchange implements Exchange, Sink {
 
   head(head: ResponseHead): void {
     this.headSent = true;
-    const stream = new ReadableStream<Uint8Array>(
-      {
-        pull: (controller) => this.#pull(controller),
-        cancel: () => this.lost(),
-      },
-      { highWaterMark: 0 },
+    this.#response = new ResponseStream(
+      () => this.onDrain?.(),
+      () => this.lost(),
     );
-    this.#resolve(new Response(stream, this.#init(head)));
+    this.#resolve?.(new Response(this.#response.readable, this.#inits.of(head)));
+    this.#resolve = null;
   }
 
   data(chunk: Uint8Array): boolean {
-    if (this.aborted) return true;
-    const pulled = this.#pulled;
-    if (pulled === null) {
+    return this.aborted || this.#response === null || this.#response.push(chunk);
+  }
+
+  end(): void {
+    this.#request = null;
+    this.#response?.end();
+  }
+
+  abort(reason: string): void {
+    this.#request = null;
+    if (this.#response !== null) this.#response.fail(reason);
+    else this.#resolve?.(new Response(null, { status: 500 }));
+    this.#resolve = null;
+  }
+}
+
+/** The body of a response that comes piece by piece, pulled by the engine as its client takes it. */
+class ResponseStream {
+  readonly readable: ReadableStream<Uint8Array>;
+  readonly #drained: () => void;
+  #controller: ReadableStreamDefaultController<Uint8Array> | null = null;
+  #queue: Uint8Array[] = [];
+  /** Set while the engine waits for a chunk. */
+  #pulled: (() => void) | null = null;
+  #state: "open" | "ended" | "over" = "open";
+
+  constructor(drained: () => void, lost: () => void) {
+    this.#drained = drained;
+    this.readable = new ReadableStream(
+      { pull: (controller) => this.#pull(controller), cancel: lost },
+      { highWaterMark: 0 },
+    );
+  }
+
+  /** False where the chunk has to wait for its turn. */
+  push(chunk: Uint8Array): boolean {
+    if (this.#pulled === null) {
       this.#queue.push(chunk);
       return false;
     }
-    this.#pulled = null;
     this.#controller?.enqueue(chunk);
-    pulled();
+    this.#release();
     return true;
   }
 
   end(): void {
-    this.#ended = true;
-    const pulled = this.#pulled;
-    if (pulled === null) return;
-    this.#pulled = null;
-    this.#controller?.close();
-    pulled();
+    this.#state = "ended";
+    if (this.#pulled === null) return;
+    this.#close();
+    this.#release();
   }
 
-  abort(reason: string): void {
-    this.#ended = true;
-    const error = new Error(reason);
-    if (this.#controller === null) this.#reject(error);
-    else this.#controller.error(error);
-    this.#pulled?.();
-    this.#pulled = null;
+  /** Resets the stream. */
+  fail(reason: string): void {
+    if (this.#state === "over") return;
+    this.#state = "over";
+    this.#controller?.error(new Error(reason));
+    this.#release();
+  }
+
+  /** Nobody will read what is left. */
+  discard(): void {
+    this.#state = "over";
+    this.#queue = [];
+    this.#release();
   }
 
   #pull(controller: ReadableStreamDefaultController<Uint8Array>): Promise<void> | undefined {
     this.#controller = controller;
+    if (this.#state === "over") {
+      controller.error(new Error("the response ended short"));
+      return;
+    }
     const chunk = this.#queue.shift();
     if (chunk !== undefined) {
       controller.enqueue(chunk);
-      if (this.#queue.length === 0) this.onDrain?.();
+      if (this.#queue.length === 0) this.#drained();
       return;
     }
-    if (this.#ended) {
-      controller.close();
+    if (this.#state === "ended") {
+      this.#close();
       return;
     }
     return new Promise((resolve) => {
@@ -216,27 +292,14 @@ class NativeExchange implements Exchange, Sink {
     });
   }
 
-  /** The client has gone, or has reset the stream. */
-  lost(): void {
-    if (this.aborted || this.#ended) return;
-    this.aborted = true;
-    this.#queue = [];
-    this.#pulled?.();
-    this.#pulled = null;
-    this.onAborted?.();
-    this.onDrain?.();
+  #close(): void {
+    this.#state = "over";
+    this.#controller?.close();
   }
 
-  #init(head: ResponseHead): ResponseInit {
-    let init = this.#inits.get(head);
-    if (init === undefined) {
-      const headers = new Headers();
-      const { fields } = head;
-      for (let i = 0; i < fields.length; i += 2) headers.append(fields[i] as string, fields[i + 1] as string);
-      init = { status: head.status, headers };
-      this.#inits.set(head, init);
-    }
-    return init;
+  #release(): void {
+    this.#pulled?.();
+    this.#pulled = null;
   }
 }
 

@@ -30,6 +30,13 @@ export class Reactor implements ListenerHost, LinkOwner {
   readonly #links = new Set<WorkerLink>();
   #draining = false;
   #onIdle: (() => void) | null = null;
+  /** One for all exchanges, which saves each a closure. */
+  readonly #clientLeft = (exchange: Exchange) => {
+    const flight = this.registry.get(exchange.id);
+    if (flight === undefined) return;
+    flight.link?.sendAbort(flight, "the client left");
+    this.#remove(flight, "aborted");
+  };
 
   constructor(limits: ReactorLimits, log: (line: string) => void) {
     this.#limits = limits;
@@ -70,7 +77,7 @@ export class Reactor implements ListenerHost, LinkOwner {
     }
     const flight = new Flight(exchange);
     this.registry.add(flight);
-    exchange.onAborted = () => this.#clientLeft(flight);
+    exchange.onAborted = this.#clientLeft;
     const length = exchange.body?.length;
     if (length !== undefined && length <= WHOLE_BODY_BYTES) this.#collect(flight);
     else this.#dispatch(flight);
@@ -212,12 +219,6 @@ export class Reactor implements ListenerHost, LinkOwner {
       return;
     }
     link.sendEnd(flight);
-  }
-
-  #clientLeft(flight: Flight): void {
-    if (flight.over) return;
-    flight.link?.sendAbort(flight, "the client left");
-    this.#remove(flight, "aborted");
   }
 
   #workerDied(flight: Flight): void {

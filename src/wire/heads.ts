@@ -128,6 +128,11 @@ export function writeResponse(
 export class ResponseHeads {
   #cache = new Map<string, ResponseHead>();
 
+  /** Heads that are kept. */
+  get size(): number {
+    return this.#cache.size;
+  }
+
   read(payload: Payload): ResponseHead {
     const length = payload.u32();
     if (length > CACHED_HEAD_BYTES) return readResponseHead(payload.part(length));

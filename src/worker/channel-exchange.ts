@@ -21,7 +21,7 @@ export class ChannelExchange implements Exchange, Sink {
   readonly body: ChannelBody | null;
   readonly malformed = null;
   aborted = false;
-  onAborted: (() => void) | null = null;
+  onAborted: Exchange["onAborted"] = null;
   onDrain: (() => void) | null = null;
   headSent = false;
 
@@ -146,7 +146,7 @@ export class ChannelExchange implements Exchange, Sink {
     this.body?.fail(reason);
     this.#finish();
     const { onDrain } = this;
-    this.onAborted?.();
+    this.onAborted?.(this);
     onDrain?.();
   }
 

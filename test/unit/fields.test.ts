@@ -1,0 +1,113 @@
+/** What makes a request malformed or too large, rule by rule, without a socket. */
+import { describe, expect, test } from "bun:test";
+import type { Fields, Protocol, RequestHead } from "../../src/exchange.ts";
+import { malformedFieldLine, refusalOf } from "../../src/http/fields.ts";
+
+const LIMITS = { maxHeaderBytes: 4096, maxBodyBytes: 1000 };
+
+function statusOf(change: Partial<RequestHead>, hasBody = false): number | null {
+  const head: RequestHead = {
+    protocol: "HTTP/3",
+    method: "GET",
+    scheme: "https",
+    authority: "localhost:9501",
+    path: "/a?b=c",
+    fields: ["accept", "*/*"],
+    receivedAt: 0,
+    remoteAddress: "127.0.0.1",
+    remotePort: 1,
+    localPort: 2,
+    session: "",
+    stream: 0,
+    ...change,
+  };
+  return refusalOf(head, hasBody, LIMITS)?.status ?? null;
+}
+
+describe("a request", () => {
+  test("that keeps to the rules is let through on every protocol", () => {
+    for (const protocol of ["HTTP/1.1", "HTTP/2", "HTTP/3"] as Protocol[])
+      expect(statusOf({ protocol })).toBeNull();
+  });
+
+  test("has a method that is a token (RFC 9110 §9.1)", () => {
+    expect(statusOf({ method: "PURGE" })).toBeNull();
+    expect([statusOf({ method: "" }), statusOf({ method: "GE T" }), statusOf({ method: "G\r\nX" })]).toEqual([
+      400, 400, 400,
+    ]);
+  });
+
+  test("with CONNECT is not served (RFC 9110 §9.3.6)", () => {
+    expect(statusOf({ method: "CONNECT", path: "" })).toBe(501);
+  });
+
+  test("has a target in origin form, or an asterisk with OPTIONS (RFC 9112 §3.2)", () => {
+    expect(statusOf({ method: "OPTIONS", path: "*" })).toBeNull();
+    const wrong = ["", "*", "a", "/ b", "/a#b", "/\x00", "/\x7f", "/é"];
+    expect(wrong.map((path) => statusOf({ path }))).toEqual(wrong.map(() => 400));
+  });
+
+  test("names an authority on HTTP/2 and HTTP/3 (RFC 9113 §8.3.1, RFC 9114 §4.3.1)", () => {
+    expect(statusOf({ authority: "" })).toBe(400);
+    expect(statusOf({ authority: "", protocol: "HTTP/1.1" })).toBeNull();
+    for (const authority of ["user@host", "a b", "a/b", "a?b", "a#b"])
+      expect(statusOf({ authority })).toBe(400);
+    for (const authority of ["[::1]:80", "a.example", "xn--bcher-kva.example:1"]) {
+      expect(statusOf({ authority })).toBeNull();
+    }
+  });
+
+  test("has no field of the connection on HTTP/2 and HTTP/3 (RFC 9113 §8.2.2, RFC 9114 §4.2)", () => {
+    for (const name of ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"]) {
+      expect(statusOf({ fields: [name, "x"], protocol: "HTTP/2" })).toBe(400);
+      expect(statusOf({ fields: [name, "x"], protocol: "HTTP/3" })).toBe(400);
+      expect(statusOf({ fields: [name, "x"], protocol: "HTTP/1.1" })).toBeNull();
+    }
+  });
+
+  test('says nothing but "trailers" in te on HTTP/2 and HTTP/3 (RFC 9113 §8.2.2, RFC 9114 §4.2)', () => {
+    expect(statusOf({ fields: ["te", "trailers"] })).toBeNull();
+    expect(statusOf({ fields: ["te", "gzip"] })).toBe(400);
+  });
+
+  test("has one content-length, which is a number (RFC 9110 §8.6)", () => {
+    const of = (...fields: Fields) => statusOf({ method: "POST", fields }, true);
+    expect(of("content-length", "12")).toBeNull();
+    expect(of("content-length", "12", "content-length", "12")).toBeNull();
+    const wrong = ["", "-1", "+1", "1.5", "0x10", "1e3", " 1", "12, 12", "99999999999999999999"];
+    expect(wrong.map((value) => of("content-length", value))).toEqual(wrong.map(() => 400));
+    expect(of("content-length", "12", "content-length", "13")).toBe(400);
+  });
+
+  test("has the body that its content-length promises (RFC 9113 §8.1.1, RFC 9114 §4.1.2)", () => {
+    expect(statusOf({ fields: ["content-length", "5"] }, false)).toBe(400);
+    expect(statusOf({ fields: ["content-length", "0"] }, false)).toBeNull();
+  });
+
+  test("over maxHeaderBytes is 431, counted with 32 a field line (RFC 9114 §4.2.2)", () => {
+    const room = LIMITS.maxHeaderBytes - "/a?b=c".length - "localhost:9501".length - 32 - 1;
+    expect(statusOf({ fields: ["a", "x".repeat(room)] })).toBeNull();
+    expect(statusOf({ fields: ["a", "x".repeat(room + 1)] })).toBe(431);
+    expect(statusOf({ fields: Array.from({ length: 300 }, () => ["a", "b"]).flat() })).toBe(431);
+    expect(statusOf({ path: `/${"x".repeat(5000)}` })).toBe(431);
+  });
+
+  test("that declares more than maxBodyBytes is 413", () => {
+    expect(statusOf({ fields: ["content-length", "1000"] }, true)).toBeNull();
+    expect(statusOf({ fields: ["content-length", "1001"] }, true)).toBe(413);
+  });
+});
+
+describe("a field line", () => {
+  test("has a name that is a token in lower case (RFC 9110 §5.1, RFC 9113 §8.2.1)", () => {
+    expect(malformedFieldLine("x-a_b.c~1", "v")).toBeNull();
+    for (const name of ["", "X-A", "a b", "a:b", "é", "a\x00"])
+      expect(malformedFieldLine(name, "v")).toContain("name");
+  });
+
+  test("has a value without CR, LF, NUL, or blanks around it (RFC 9110 §5.5, RFC 9113 §8.2.1)", () => {
+    for (const value of ["", "a b", "a\tb", "é"]) expect(malformedFieldLine("a", value)).toBeNull();
+    for (const value of ["a\r", "a\nb", "\x00", " a", "a\t"])
+      expect(malformedFieldLine("a", value)).toContain("value");
+  });
+});

@@ -1,0 +1,102 @@
+/** Options, and the other pure policies of the manager. */
+import { describe, expect, test } from "bun:test";
+import { RestartPolicy } from "../../src/manager/restart-policy.ts";
+import { checkAddress, OptionError, resolveOptions, type ServerOptions } from "../../src/options.ts";
+
+describe("options", () => {
+  test("fills in the defaults that the documentation states", () => {
+    const { workers, ...rest } = resolveOptions({});
+    expect(workers).toBeGreaterThan(0);
+    expect(rest).toEqual({
+      mode: "process",
+      reactors: 1,
+      http3: "native",
+      tls: null,
+      maxHeaderBytes: 65_536,
+      maxBodyBytes: 67_108_864,
+      requestTimeout: 0,
+      keepAliveTimeout: 60_000,
+      maxExchanges: 10_000,
+      maxQueue: 1000,
+      shutdownTimeout: 30_000,
+    });
+  });
+
+  test("takes true and false for http3", () => {
+    expect(resolveOptions({ http3: true }).http3).toBe("native");
+    expect(resolveOptions({ http3: false }).http3).toBe("off");
+  });
+
+  const wrong: [unknown, string][] = [
+    [{ workers: 0 }, 'option "workers" is 0; it must be a whole number of processes from 1 to 1024'],
+    [{ workers: "4" }, 'option "workers" is "4"; it must be a whole number of processes from 1 to 1024'],
+    [{ workers: 2.5 }, 'option "workers" is 2.5; it must be a whole number of processes from 1 to 1024'],
+    [
+      { reactors: Number.NaN },
+      'option "reactors" is NaN; it must be a whole number of processes from 1 to 256',
+    ],
+    [{ mode: "base" }, 'option "mode" is "base"; it must be "process"'],
+    [{ http3: "quick" }, 'option "http3" is "quick"; it must be "native", "off", true or false'],
+    [{ tls: true }, 'option "tls" is true; it must be { cert, key }, each a path'],
+    [
+      { tls: { cert: "a", key: 7 } },
+      'option "tls" is { cert, key }; it must be { cert, key }, each a path to a PEM file',
+    ],
+    [
+      { maxHeaderBytes: 10 },
+      'option "maxHeaderBytes" is 10; it must be a whole number of bytes from 1024 to 1048576',
+    ],
+    [{ maxBodyBytes: -1 }, 'option "maxBodyBytes" is -1; it must be a whole number of bytes from 0 to'],
+    [
+      { requestTimeout: Number.POSITIVE_INFINITY },
+      'option "requestTimeout" is Infinity; it must be a whole number',
+    ],
+    [
+      { keepAliveTimeout: 500 },
+      'option "keepAliveTimeout" is 500; it must be a whole number of milliseconds from 1000',
+    ],
+    [{ maxExchanges: null }, 'option "maxExchanges" is null; it must be'],
+    [{ wrokers: 4 }, 'there is no option "wrokers"; there are mode, workers, reactors'],
+  ];
+  for (const [options, message] of wrong) {
+    test(`names the option, the value and what is allowed: ${message}`, () => {
+      const resolve = () => resolveOptions(options as ServerOptions);
+      expect(resolve).toThrow(OptionError);
+      expect(resolve).toThrow(message);
+    });
+  }
+
+  test("checks host and port as it checks options", () => {
+    expect(() => checkAddress("", 80)).toThrow(
+      'option "host" is ""; it must be a host name or an IP address',
+    );
+    expect(() => checkAddress("localhost", 65_536)).toThrow(
+      'option "port" is 65536; it must be a whole number from 0',
+    );
+    expect(() => checkAddress("localhost", "80" as unknown as number)).toThrow('option "port" is "80"');
+    checkAddress("::1", 0);
+  });
+});
+
+describe("restart policy", () => {
+  test("starts again at once what had lived", () => {
+    const policy = new RestartPolicy();
+    expect([60_000, 5000, 1000].map((lived) => policy.delayAfter(lived, true))).toEqual([0, 0, 0]);
+  });
+
+  test("waits longer and longer for what dies young, up to five seconds", () => {
+    const policy = new RestartPolicy();
+    const delays = Array.from({ length: 9 }, () => policy.delayAfter(50, true));
+    expect(delays).toEqual([0, 200, 400, 800, 1600, 3200, 5000, 5000, 5000]);
+  });
+
+  test("never starts again at once what died before it was ready", () => {
+    expect(new RestartPolicy().delayAfter(60_000, false)).toBe(100);
+  });
+
+  test("forgets what was, once a process has lived", () => {
+    const policy = new RestartPolicy();
+    for (let i = 0; i < 5; i++) policy.delayAfter(50, true);
+    expect([policy.delayAfter(5000, true), policy.delayAfter(50, true)]).toEqual([0, 0]);
+  });
+});

@@ -1,0 +1,308 @@
+/** The codec alone: whatever goes in comes out, however the bytes are cut, and garbage is a clean protocol error. */
+import { describe, expect, test } from "bun:test";
+import fc from "fast-check";
+import type { ExchangeId, RequestHead, ResponseHead } from "../../src/exchange.ts";
+import {
+  FRAME_HEADER_BYTES,
+  FrameError,
+  FrameReader,
+  FrameType,
+  FrameWriter,
+  MAX_PAYLOAD_BYTES,
+} from "../../src/wire/frames.ts";
+import { ResponseHeads, readRequestHead, writeRequest, writeResponse } from "../../src/wire/heads.ts";
+import { ReceiveWindow, SendWindow, WINDOW_BYTES } from "../../src/wire/window.ts";
+
+const latin1 = (maxLength: number) =>
+  fc.string({ unit: fc.integer({ min: 0, max: 255 }).map((code) => String.fromCharCode(code)), maxLength });
+const fieldName = fc.oneof(
+  fc.constantFrom("accept", "content-type", "user-agent", "x-xss-protection"),
+  latin1(40),
+);
+const fields = fc.array(fc.tuple(fieldName, latin1(300)), { maxLength: 40 }).map((lines) => lines.flat());
+const bytes = (maxLength: number) => fc.uint8Array({ maxLength });
+const u32 = fc.integer({ min: 0, max: 0xffff_ffff });
+const u16 = fc.integer({ min: 0, max: 0xffff });
+const id = u32.map((value) => value as ExchangeId);
+
+const requestHead: fc.Arbitrary<RequestHead> = fc.record({
+  protocol: fc.constantFrom("HTTP/1.1", "HTTP/2", "HTTP/3"),
+  method: fc.oneof(fc.constantFrom("GET", "POST", "QUERY"), latin1(20)),
+  scheme: fc.constantFrom("http", "https"),
+  authority: latin1(60),
+  path: latin1(600),
+  fields,
+  receivedAt: fc.double({ noNaN: true }),
+  remoteAddress: latin1(45),
+  remotePort: u16,
+  localPort: u16,
+  session: latin1(20),
+  stream: u32,
+});
+const responseHead: fc.Arbitrary<ResponseHead> = fc.record({
+  status: fc.integer({ min: 100, max: 599 }),
+  fields,
+});
+
+type Made =
+  | { kind: "request"; id: ExchangeId; head: RequestHead; body: Uint8Array; end: boolean }
+  | { kind: "response" | "inform"; id: ExchangeId; head: ResponseHead; body: Uint8Array; end: boolean }
+  | { kind: "data"; id: ExchangeId; body: Uint8Array; end: boolean }
+  | { kind: "credit"; id: ExchangeId; bytes: number }
+  | { kind: "abort"; id: ExchangeId; reason: string }
+  | { kind: "hello"; version: number; workerId: number; pid: number };
+
+const made: fc.Arbitrary<Made> = fc.oneof(
+  fc.record({ kind: fc.constant("request"), id, head: requestHead, body: bytes(2000), end: fc.boolean() }),
+  fc.record({
+    kind: fc.constantFrom("response", "inform"),
+    id,
+    head: responseHead,
+    body: bytes(2000),
+    end: fc.boolean(),
+  }),
+  fc.record({ kind: fc.constant("data"), id, body: bytes(5000), end: fc.boolean() }),
+  fc.record({ kind: fc.constant("credit"), id, bytes: u32 }),
+  fc.record({ kind: fc.constant("abort"), id, reason: latin1(100) }),
+  fc.record({
+    kind: fc.constant("hello"),
+    version: fc.integer({ min: 0, max: 255 }),
+    workerId: u32,
+    pid: u32,
+  }),
+) as fc.Arbitrary<Made>;
+
+function write(writer: FrameWriter, frame: Made): void {
+  switch (frame.kind) {
+    case "request":
+      writeRequest(writer, frame.id, frame.head, frame.body, frame.end);
+      return;
+    case "response":
+    case "inform":
+      writeResponse(writer, frame.id, FrameType[frame.kind], frame.head, frame.body, frame.end);
+      return;
+    case "data":
+      writer.data(frame.id, frame.body, frame.end);
+      return;
+    case "credit":
+      writer.credit(frame.id, frame.bytes);
+      return;
+    case "abort":
+      writer.abort(frame.id, frame.reason);
+      return;
+    case "hello":
+      writer.hello(frame);
+  }
+}
+
+/** Cuts the stream at the given places, reads it, and gives back what `write` was given. */
+function read(stream: Buffer, cuts: readonly number[]): Made[] {
+  const reader = new FrameReader();
+  const heads = new ResponseHeads();
+  const found: Made[] = [];
+  const places = [0, ...cuts.map((cut) => cut % (stream.length + 1)).sort((a, b) => a - b), stream.length];
+  for (let i = 1; i < places.length; i++) {
+    reader.push(stream.subarray(places[i - 1], places[i]), ({ type, id, end, payload }) => {
+      const kind = Object.entries(FrameType).find(([, code]) => code === type)?.[0];
+      switch (kind) {
+        case "request": {
+          const received = readRequestHead(payload);
+          const { protocol, method, scheme, authority, path, fields, receivedAt, session, stream } = received;
+          const { remoteAddress, remotePort, localPort } = received;
+          const connection = { remoteAddress, remotePort, localPort, session, stream };
+          const head = { protocol, method, scheme, authority, path, fields, receivedAt, ...connection };
+          found.push({ kind, id, head, body: plain(payload.rest()), end });
+          return;
+        }
+        case "response":
+        case "inform":
+          found.push({ kind, id, head: heads.read(payload), body: plain(payload.rest()), end });
+          return;
+        case "data":
+          found.push({ kind, id, body: plain(payload.rest()), end });
+          return;
+        case "credit":
+          found.push({ kind, id, bytes: payload.u32() });
+          return;
+        case "abort":
+          found.push({ kind, id, reason: payload.latin1() });
+          return;
+        default:
+          found.push({ kind: "hello", ...payload.hello() });
+      }
+    });
+  }
+  expect(reader.between).toBe(true);
+  return found;
+}
+
+function plain(buffer: Buffer): Uint8Array {
+  return new Uint8Array(buffer);
+}
+
+describe("frames", () => {
+  test("round trip, however the stream of bytes is cut", () => {
+    fc.assert(
+      fc.property(
+        fc.array(made, { maxLength: 20 }),
+        fc.array(fc.nat(), { maxLength: 60 }),
+        (frames, cuts) => {
+          const writer = new FrameWriter(Buffer.alloc(64));
+          for (const frame of frames) write(writer, frame);
+          expect(read(Buffer.from(writer.take()), cuts)).toEqual(frames);
+        },
+      ),
+      { numRuns: 300 },
+    );
+  });
+
+  test("come one by one, where the stream of bytes does", () => {
+    fc.assert(
+      fc.property(fc.array(made, { minLength: 1, maxLength: 4 }), (frames) => {
+        const writer = new FrameWriter();
+        for (const frame of frames) write(writer, frame);
+        const stream = Buffer.from(writer.take());
+        expect(
+          read(
+            stream,
+            Array.from(stream, (_, index) => index),
+          ),
+        ).toEqual(frames);
+      }),
+      { numRuns: 50 },
+    );
+  });
+
+  test("random bytes never do anything but a clean protocol error", () => {
+    fc.assert(
+      fc.property(fc.array(bytes(400), { maxLength: 10 }), (chunks) => {
+        onlyFrameErrors(() => readAnything(chunks));
+      }),
+      { numRuns: 2000 },
+    );
+  });
+
+  test("a frame with random bytes in it never does anything but a clean protocol error", () => {
+    const damage = fc.array(fc.tuple(fc.nat(), fc.integer({ min: 0, max: 255 })), {
+      minLength: 1,
+      maxLength: 8,
+    });
+    fc.assert(
+      fc.property(fc.array(made, { minLength: 1, maxLength: 5 }), damage, (frames, changes) => {
+        const writer = new FrameWriter();
+        for (const frame of frames) write(writer, frame);
+        const stream = Buffer.from(writer.take());
+        for (const [at, value] of changes) stream[at % stream.length] = value;
+        onlyFrameErrors(() => readAnything([stream]));
+      }),
+      { numRuns: 2000 },
+    );
+  });
+
+  test("a length over the bound is refused before it is waited for", () => {
+    const frame = Buffer.alloc(FRAME_HEADER_BYTES);
+    frame.writeUInt32LE(MAX_PAYLOAD_BYTES + 1, 0);
+    frame[4] = FrameType.data;
+    expect(() => new FrameReader().push(frame, () => {})).toThrow(FrameError);
+  });
+
+  test("a type that does not exist is refused", () => {
+    for (const type of [0, 8, 255]) {
+      const frame = Buffer.alloc(FRAME_HEADER_BYTES);
+      frame[4] = type;
+      expect(() => new FrameReader().push(frame, () => {})).toThrow(`there is no frame type ${type}`);
+    }
+  });
+});
+
+/** Reads whatever comes as every kind of payload that its type may have. */
+function readAnything(chunks: readonly Uint8Array[]): void {
+  const reader = new FrameReader();
+  const heads = new ResponseHeads();
+  for (const chunk of chunks) {
+    reader.push(Buffer.from(chunk), ({ type, payload }) => {
+      if (type === FrameType.request) void readRequestHead(payload).fields;
+      else if (type === FrameType.response || type === FrameType.inform) heads.read(payload);
+      else if (type === FrameType.credit) payload.u32();
+      else if (type === FrameType.hello) payload.hello();
+      else payload.rest();
+    });
+  }
+}
+
+function onlyFrameErrors(work: () => void): void {
+  try {
+    work();
+  } catch (error) {
+    if (!(error instanceof FrameError)) throw error;
+  }
+}
+
+describe("response heads", () => {
+  test("the same bytes give the same object, other bytes another", () => {
+    const heads = new ResponseHeads();
+    const read = (head: ResponseHead): ResponseHead => {
+      const writer = new FrameWriter();
+      writeResponse(writer, 1 as ExchangeId, FrameType.response, head, null, true);
+      let found: ResponseHead | null = null;
+      new FrameReader().push(Buffer.from(writer.take()), ({ payload }) => {
+        found = heads.read(payload);
+      });
+      return found as unknown as ResponseHead;
+    };
+    const first = read({ status: 200, fields: ["content-type", "text/plain"] });
+    expect(read({ status: 200, fields: ["content-type", "text/plain"] })).toBe(first);
+    expect(read({ status: 201, fields: ["content-type", "text/plain"] })).not.toBe(first);
+  });
+
+  test("the cache of heads stays small where every head is another", () => {
+    const heads = new ResponseHeads();
+    for (let i = 0; i < 5000; i++) {
+      const writer = new FrameWriter();
+      const head = { status: 200, fields: ["x-request-id", String(i)] };
+      writeResponse(writer, 1 as ExchangeId, FrameType.response, head, null, true);
+      new FrameReader().push(Buffer.from(writer.take()), ({ payload }) => {
+        expect(heads.read(payload)).toEqual(head);
+      });
+      expect(heads.size).toBeLessThanOrEqual(256);
+    }
+  });
+});
+
+describe("windows", () => {
+  test("a sender that keeps to its credit never overruns the receiver, and is never stuck", () => {
+    fc.assert(
+      fc.property(fc.array(fc.integer({ min: 1, max: 100_000 }), { maxLength: 100 }), (wanted) => {
+        const send = new SendWindow();
+        const receive = new ReceiveWindow();
+        let held = 0;
+        for (const bytes of wanted) {
+          const sent = Math.min(bytes, send.credit);
+          send.spend(sent);
+          receive.receive(sent);
+          held += sent;
+          expect(held).toBeLessThanOrEqual(WINDOW_BYTES);
+          if (send.credit === 0 || bytes % 3 === 0) {
+            const due = receive.consume(held);
+            held = 0;
+            if (due > 0) send.refill(due);
+          }
+        }
+        if (held > 0) send.refill(receive.consume(held) || 0);
+        expect(send.credit).toBeGreaterThan(0);
+      }),
+    );
+  });
+
+  test("more than the credit is a protocol error", () => {
+    const receive = new ReceiveWindow();
+    receive.receive(WINDOW_BYTES);
+    expect(() => receive.receive(1)).toThrow(FrameError);
+  });
+
+  test("credit that was never spent is a protocol error", () => {
+    const send = new SendWindow();
+    send.spend(10);
+    expect(() => send.refill(11)).toThrow(FrameError);
+  });
+});
