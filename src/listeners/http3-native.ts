@@ -40,10 +40,8 @@ export function listenHttp3Native(options: ListenerOptions, host: ListenerHost):
   return {
     port: server.port as number,
     protocols: ["HTTP/3"],
-    drain() {},
-    async close() {
-      await server.stop(true);
-    },
+    drain: () => server.stop(false),
+    close: () => server.stop(true),
   };
 }
 

@@ -29,9 +29,9 @@ export interface Listener {
   readonly protocols: readonly Protocol[];
   /**
    * Takes no more connections, tells those that are open to come to an end (GOAWAY, `connection: close`), and closes
-   * the idle ones.
+   * the idle ones. Resolves when none is left.
    */
-  drain(): void;
-  /** Closes everything at once. */
+  drain(): Promise<void>;
+  /** Closes everything at once; after `drain` too. */
   close(): Promise<void>;
 }

@@ -62,13 +62,14 @@ class TcpListener implements Listener {
     });
   }
 
-  drain(): void {
+  drain(): Promise<void> {
     this.#draining = true;
-    this.#server.close();
+    const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
     for (const session of this.#sessions.keys()) session.close();
     for (const [socket, connection] of this.#connections) {
       if (connection.active === 0) socket.destroy();
     }
+    return closed;
   }
 
   async close(): Promise<void> {

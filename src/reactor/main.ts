@@ -1,6 +1,7 @@
 /** The reactor process: does what the manager says, and joins the reactor to its sockets. */
 import { rmSync } from "node:fs";
 import { createServer } from "node:net";
+import { dirname } from "node:path";
 import type { Protocol } from "../exchange.ts";
 import { listenHttp3Native } from "../listeners/http3-native.ts";
 import type { Listener, ListenerOptions } from "../listeners/listener.ts";
@@ -25,6 +26,11 @@ function start(config: ReactorConfig): void {
   const reactor = new Reactor(config.limits, log);
   const workers = createServer((socket) => reactor.attach(socket));
   let listeners: readonly Listener[] = [];
+  // The manager is gone, killed perhaps: nobody else is left to clean up.
+  process.on("disconnect", () => {
+    rmSync(dirname(config.socketPath), { recursive: true, force: true });
+    process.exit(1);
+  });
 
   process.on("message", (message: ToReactor) => {
     if (message.type === "stats") {
@@ -50,10 +56,11 @@ function start(config: ReactorConfig): void {
   }
 
   async function shutDown(timeout: number): Promise<void> {
-    for (const listener of listeners) listener.drain();
-    const deadline = Promise.withResolvers<void>();
-    setTimeout(deadline.resolve, timeout);
-    await Promise.race([reactor.drain(), deadline.promise]);
+    const drained = Promise.all([...listeners.map((listener) => listener.drain()), reactor.drain()]);
+    const deadline = new Promise<void>((resolve) => {
+      setTimeout(resolve, timeout);
+    });
+    await Promise.race([drained, deadline]);
     reactor.close();
     await Promise.all(listeners.map((listener) => listener.close()));
     workers.close();
@@ -109,7 +116,8 @@ function reasonOf(error: Error & { code?: string }, { host, port }: ReactorConfi
 // The manager hears the signals and says what to do; a terminal's Ctrl-C reaches every process of the group.
 process.on("SIGINT", () => {});
 process.on("SIGTERM", () => {});
-process.on("disconnect", () => process.exit(1));
+// What an engine throws that nobody expected must not take every connection with it.
+process.on("uncaughtException", (error) => logTo("reactor")(`error: ${error.stack}`));
 process.once("message", (message: ToReactor) => {
   if (message.type === "start") start(message.config);
 });
