@@ -20,11 +20,13 @@ export function listenTcp(options: ListenerOptions, host: ListenerHost): Promise
   return listener.listen(options);
 }
 
-/** What is kept of a connection of HTTP/1.1 from request to request. */
-interface Http1Connection {
+/** What is kept of a connection from request to request. */
+interface Connection {
   readonly facts: ConnectionFacts;
+  /** Requests so far. */
   requests: number;
-  active: number;
+  /** Those that are not over. */
+  open: number;
 }
 
 class TcpListener implements Listener {
@@ -34,15 +36,19 @@ class TcpListener implements Listener {
   readonly #server: Server;
   readonly #scheme: "http" | "https";
   readonly #altSvcOf: ListenerOptions["altSvc"];
-  readonly #sessions = new Map<ServerHttp2Session, ConnectionFacts>();
-  readonly #connections = new Map<Socket, Http1Connection>();
+  readonly #keepAliveTimeout: number;
+  /** Connections of HTTP/2. */
+  readonly #sessions = new Map<ServerHttp2Session, Connection>();
+  /** Connections of HTTP/1.1. */
+  readonly #sockets = new Map<Socket, Connection>();
   #altSvc: string | null = null;
-  #sessionCount = 0;
+  #connectionCount = 0;
   #draining = false;
 
   constructor(options: ListenerOptions, host: ListenerHost) {
     this.#host = host;
     this.#altSvcOf = options.altSvc;
+    this.#keepAliveTimeout = options.keepAliveTimeout;
     this.#scheme = options.tls === null ? "http" : "https";
     this.protocols = options.tls === null ? ["HTTP/1.1"] : ["HTTP/1.1", "HTTP/2"];
     this.#server = options.tls === null ? this.#plain(options) : this.#secure(options, options.tls);
@@ -66,8 +72,8 @@ class TcpListener implements Listener {
     this.#draining = true;
     const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
     for (const session of this.#sessions.keys()) session.close();
-    for (const [socket, connection] of this.#connections) {
-      if (connection.active === 0) socket.destroy();
+    for (const [socket, connection] of this.#sockets) {
+      if (connection.open === 0) socket.destroy();
     }
     return closed;
   }
@@ -75,12 +81,13 @@ class TcpListener implements Listener {
   async close(): Promise<void> {
     this.#server.close();
     for (const session of this.#sessions.keys()) session.destroy();
-    for (const socket of this.#connections.keys()) socket.destroy();
+    for (const socket of this.#sockets.keys()) socket.destroy();
   }
 
   #plain(options: ListenerOptions): Server {
     const server = createServer({ maxHeaderSize: options.maxHeaderBytes * ENGINE_HEADER_SLACK });
     server.keepAliveTimeout = options.keepAliveTimeout;
+    server.on("connection", (socket: Socket) => this.#connected(socket));
     server.on("request", (request, response) => this.#request(request, response));
     server.on("clientError", refuseGarbage);
     return server;
@@ -93,7 +100,10 @@ class TcpListener implements Listener {
       ...tls,
       settings: { maxHeaderListSize: maxHeaderSize },
       // biome-ignore lint/suspicious/noExplicitAny: handed on to node:http's parser, which the types leave out
-      ...({ maxHeaderSize, keepAliveTimeout: options.keepAliveTimeout } as any),
+      ...({ maxHeaderSize } as any),
+    });
+    server.on("secureConnection", (socket) => {
+      if (socket.alpnProtocol !== "h2") this.#connected(socket);
     });
     server.on("request", (request, response) => {
       this.#request(request as unknown as IncomingMessage, response as unknown as ServerResponse);
@@ -104,8 +114,11 @@ class TcpListener implements Listener {
       this.#stream(stream as ServerHttp2Stream, headers, flags, raw);
     });
     server.on("session", (session) => {
-      this.#sessions.set(session, this.#facts(session.socket as Socket));
-      session.setTimeout(options.keepAliveTimeout, () => session.close());
+      const connection = this.#connection(session.socket as Socket);
+      this.#sessions.set(session, connection);
+      session.setTimeout(options.keepAliveTimeout, () => {
+        if (connection.open === 0) session.close();
+      });
       session.on("close", () => this.#sessions.delete(session));
       session.on("error", () => session.destroy());
     });
@@ -115,44 +128,61 @@ class TcpListener implements Listener {
     return server;
   }
 
+  /** A connection of HTTP/1.1. It is timed here, because `node:http2` leaves those that it accepts open for good. */
+  #connected(socket: Socket): Connection {
+    const connection = this.#connection(socket);
+    this.#sockets.set(socket, connection);
+    socket.once("close", () => this.#sockets.delete(socket));
+    socket.setTimeout(this.#keepAliveTimeout);
+    socket.on("timeout", () => {
+      if (connection.open === 0) socket.destroy();
+    });
+    return connection;
+  }
+
   #request(request: IncomingMessage, response: ServerResponse): void {
     const { socket } = request;
-    let connection = this.#connections.get(socket);
-    if (connection === undefined) {
-      connection = { facts: this.#facts(socket), requests: 0, active: 0 };
-      this.#connections.set(socket, connection);
-      socket.once("close", () => this.#connections.delete(socket));
-    }
-    const kept = connection;
-    kept.active++;
+    const connection = this.#sockets.get(socket) ?? this.#connected(socket);
+    connection.open++;
     response.once("close", () => {
-      kept.active--;
-      if (this.#draining && kept.active === 0) socket.end();
+      connection.open--;
+      if (this.#draining && connection.open === 0) socket.end();
     });
     const id = this.#host.nextId();
+    const stream = connection.requests++;
     const closing = () => this.#draining;
     this.#host.accept(
-      new Http1Exchange(id, kept.facts, kept.requests++, request, response, this.#altSvc, closing),
+      new Http1Exchange(id, connection.facts, stream, request, response, this.#altSvc, closing),
     );
   }
 
   #stream(stream: ServerHttp2Stream, headers: IncomingHttpHeaders, flags: number, raw: unknown): void {
-    const facts = stream.session && this.#sessions.get(stream.session as ServerHttp2Session);
-    if (!facts) {
+    const connection = stream.session && this.#sessions.get(stream.session as ServerHttp2Session);
+    if (!connection) {
       stream.destroy();
       return;
     }
+    connection.open++;
+    stream.once("close", () => {
+      connection.open--;
+    });
     const id = this.#host.nextId();
-    this.#host.accept(new Http2Exchange(id, facts, stream, flags, rawHeaders(headers, raw), this.#altSvc));
+    this.#host.accept(
+      new Http2Exchange(id, connection.facts, stream, flags, rawHeaders(headers, raw), this.#altSvc),
+    );
   }
 
-  #facts(socket: Socket): ConnectionFacts {
+  #connection(socket: Socket): Connection {
     return {
-      session: String(++this.#sessionCount),
-      remoteAddress: socket.remoteAddress ?? "",
-      remotePort: socket.remotePort ?? 0,
-      localPort: this.port,
-      scheme: this.#scheme,
+      facts: {
+        session: String(++this.#connectionCount),
+        remoteAddress: socket.remoteAddress ?? "",
+        remotePort: socket.remotePort ?? 0,
+        localPort: this.port,
+        scheme: this.#scheme,
+      },
+      requests: 0,
+      open: 0,
     };
   }
 }
