@@ -1,7 +1,7 @@
 /** `npm start`: a server for all three protocols, and a command to try each. `PORT` changes the port. */
 import { Server } from "tercet";
 
-const server = new Server("0.0.0.0", Number(process.env.PORT ?? 9501));
+const server = new Server("::", Number(process.env.PORT ?? 9501));
 
 server.on("request", (request, response) => {
   response.header("Content-Type", "text/plain");

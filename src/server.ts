@@ -64,7 +64,7 @@ export class Server {
   #protocols: readonly Protocol[] = [];
 
   /**
-   * @param host to listen on: a name or an address
+   * @param host to listen on: a name or an address; `::` for all, of IPv6 and IPv4
    * @param port 0 to 65535, the same for TCP and UDP; 0 lets the system pick
    * @throws OptionError
    */

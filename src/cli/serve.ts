@@ -10,7 +10,8 @@ import { StartError } from "../manager/manager.ts";
 import { OptionError, type ResolvedOptions, resolveOptions, type ServerOptions } from "../options.ts";
 import { Server } from "../server.ts";
 
-const DEFAULT_HOST = "0.0.0.0";
+/** All addresses, of IPv6 and IPv4. */
+const DEFAULT_HOST = "::";
 const DEFAULT_PORT = 9501;
 
 type NumberOption = {
@@ -64,7 +65,7 @@ async function serve(path: string, flags: Flags): Promise<void> {
   server.handleWith(() => loadModule(file, path));
   server.on("start", () => {
     const scheme = flags.tls ? "https" : "http";
-    const host = flags.host === DEFAULT_HOST || flags.host === "::" ? "localhost" : flags.host;
+    const host = flags.host === "::" || flags.host === "0.0.0.0" ? "localhost" : flags.host;
     const url = `${scheme}://${host.includes(":") ? `[${host}]` : host}:${server.port}`;
     console.log(`tercet: ready on ${url} (${server.protocols.join(", ")})`);
   });

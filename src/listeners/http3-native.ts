@@ -4,7 +4,7 @@
  */
 import type { Exchange, ExchangeId, Fields, RequestBody, ResponseHead, Sink } from "../exchange.ts";
 import { contentLength } from "../http/fields.ts";
-import type { Listener, ListenerHost, ListenerOptions } from "./listener.ts";
+import { type Listener, type ListenerHost, type ListenerOptions, plainAddress } from "./listener.ts";
 
 const MAX_IDLE_SECONDS = 255;
 /** Most exchanges are over sooner, and are spared an AbortSignal. Milliseconds. */
@@ -130,7 +130,7 @@ class NativeExchange implements Exchange, Sink {
     this.fields = fields;
     this.authority = authority;
     const peer = server.requestIP(request);
-    this.remoteAddress = peer?.address ?? "";
+    this.remoteAddress = peer === null ? "" : plainAddress(peer.address);
     this.remotePort = peer?.port ?? 0;
     this.localPort = server.port as number;
     this.body = request.body === null ? null : new NativeBody(request, contentLength(fields));

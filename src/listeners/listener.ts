@@ -35,3 +35,8 @@ export interface Listener {
   /** Closes everything at once; after `drain` too. */
   close(): Promise<void>;
 }
+
+/** An IPv4 address as such, where a socket of both families gives it inside an IPv6 one (RFC 4291 §2.5.5.2). */
+export function plainAddress(address: string): string {
+  return address.startsWith("::ffff:") ? address.slice("::ffff:".length) : address;
+}

@@ -10,7 +10,7 @@ import type { AddressInfo, Server, Socket } from "node:net";
 import type { Protocol } from "../exchange.ts";
 import { Http1Exchange } from "./http1.ts";
 import { type ConnectionFacts, Http2Exchange, rawHeaders } from "./http2.ts";
-import type { Listener, ListenerHost, ListenerOptions } from "./listener.ts";
+import { type Listener, type ListenerHost, type ListenerOptions, plainAddress } from "./listener.ts";
 
 /** The engine's own limit stands above ours, so that a head that is too large gets our 431. */
 const ENGINE_HEADER_SLACK = 4;
@@ -176,7 +176,7 @@ class TcpListener implements Listener {
     return {
       facts: {
         session: String(++this.#connectionCount),
-        remoteAddress: socket.remoteAddress ?? "",
+        remoteAddress: plainAddress(socket.remoteAddress ?? ""),
         remotePort: socket.remotePort ?? 0,
         localPort: this.port,
         scheme: this.#scheme,

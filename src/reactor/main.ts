@@ -1,6 +1,7 @@
 /** The reactor process: does what the manager says, and joins the reactor to its sockets. */
 import { rmSync } from "node:fs";
 import { createServer } from "node:net";
+import { networkInterfaces } from "node:os";
 import { dirname } from "node:path";
 import type { Protocol } from "../exchange.ts";
 import { listenHttp3Native } from "../listeners/http3-native.ts";
@@ -77,7 +78,8 @@ async function openListeners(config: ReactorConfig, reactor: Reactor): Promise<r
   const { tls } = config;
   const withHttp3 = tls !== null && config.http3 === "native";
   const altSvc = withHttp3 ? (port: number) => `h3=":${port}"; ma=${ALT_SVC_SECONDS}` : null;
-  const options: ListenerOptions = { ...config, altSvc, maxHeaderBytes: config.limits.maxHeaderBytes };
+  const { maxHeaderBytes } = config.limits;
+  const options: ListenerOptions = { ...config, host: hostOf(config.host), altSvc, maxHeaderBytes };
   for (let attempt = 1; ; attempt++) {
     const tcp = await listenTcp(options, reactor);
     if (!withHttp3) return [tcp];
@@ -89,6 +91,12 @@ async function openListeners(config: ReactorConfig, reactor: Reactor): Promise<r
       if (config.port !== 0 || attempt === PORT_ATTEMPTS) throw error;
     }
   }
+}
+
+/** All addresses of a machine without IPv6 are those of IPv4. */
+function hostOf(host: string): string {
+  const addresses = Object.values(networkInterfaces()).flatMap((own) => own ?? []);
+  return host === "::" && !addresses.some(({ family }) => family === "IPv6") ? "0.0.0.0" : host;
 }
 
 function statsOf(id: number, reactor: Reactor) {
