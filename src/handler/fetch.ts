@@ -1,7 +1,7 @@
 /** The web-standard form of a handler: `fetch(request: Request): Response | Promise<Response>`. */
 import type { Exchange, Sink } from "../exchange.ts";
 import { toBytes } from "../http/body.ts";
-import { isConnectionSpecific } from "../http/fields.ts";
+import { isConnectionSpecific, unsendableFieldLine } from "../http/fields.ts";
 import { forbidsBody } from "../http/semantics.ts";
 import { bodyStreamOf, headerOf, onAbort } from "./request.ts";
 import type { ExchangeHandler } from "./run.ts";
@@ -83,6 +83,8 @@ function send(exchange: Exchange, response: Response): void | Promise<void> {
   response.headers.forEach((value, name) => {
     // Frameworks written for HTTP/1.1 set these; here the connection is the reactor's.
     if (isConnectionSpecific(name)) return;
+    const wrong = unsendableFieldLine(name, value);
+    if (wrong !== null) throw new TypeError(`the response's header: ${wrong}`);
     hasLength ||= name === "content-length";
     fields.push(name, value);
   });

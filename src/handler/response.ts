@@ -1,7 +1,7 @@
 /** A response as a handler makes it: the head, then a body at once or piece by piece. */
 import type { Exchange } from "../exchange.ts";
 import { toBytes } from "../http/body.ts";
-import { isConnectionSpecific, malformedFieldLine } from "../http/fields.ts";
+import { isConnectionSpecific, unsendableFieldLine } from "../http/fields.ts";
 import { forbidsBody } from "../http/semantics.ts";
 
 export type Chunk = string | Uint8Array | ArrayBuffer;
@@ -49,15 +49,14 @@ export class HttpResponse {
 
   /**
    * Sets a field, in place of what it was before. Names are taken in any case and sent in lower case.
-   * @throws TypeError for a name or value that RFC 9110 §5 forbids, or a field of the connection (RFC 9113 §8.2.2),
+   * @throws TypeError for a name or value that RFC 9110 §5 forbids, a line of over 65,503 bytes, or a field of the connection (RFC 9113 §8.2.2),
    * which is the server's own; ResponseStateError after the head was sent
    */
   header(name: string, value: string | number): this {
     this.#mustBeOpen("header");
     const lower = name.toLowerCase();
     const text = String(value).trim();
-    const wrong =
-      malformedFieldLine(lower, text) ?? (isLatin1(text) ? null : `the value of "${lower}" is not latin1`);
+    const wrong = unsendableFieldLine(lower, text);
     if (wrong !== null) throw new TypeError(`header: ${wrong}`);
     if (isConnectionSpecific(lower)) throw new TypeError(`header: "${lower}" is for the server to send`);
     const at = this.#find(lower);
@@ -132,11 +131,4 @@ export class HttpResponse {
   #mustBeOpen(call: string): void {
     if (this.#state !== "open") throw new ResponseStateError(`${call}: the head of the response was sent`);
   }
-}
-
-function isLatin1(text: string): boolean {
-  for (let i = 0; i < text.length; i++) {
-    if (text.charCodeAt(i) > 0xff) return false;
-  }
-  return true;
 }

@@ -18,6 +18,7 @@ export interface Refusal {
 }
 
 const FIELD_LINE_BYTES = 32;
+const MAX_SENT_LINE_BYTES = 65_535 - FIELD_LINE_BYTES;
 const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
 const LOWER_CASE_TOKEN = /^[!#$%&'*+\-.^_`|~0-9a-z]+$/;
 const TARGET = /^\/[!-"$-~]*$/;
@@ -95,6 +96,19 @@ export function malformedFieldLine(name: string, value: string): string | null {
   if (FORBIDDEN_IN_VALUE.test(value))
     return `the value of "${name}" has forbidden characters (RFC 9110 §5.5)`;
   return null;
+}
+
+/**
+ * What makes a field line unfit to be sent. HPACK and QPACK encoders of the engines stop at 65,535 bytes a line, and
+ * not one of them says so.
+ */
+export function unsendableFieldLine(name: string, value: string): string | null {
+  const bytes = name.length + value.length;
+  if (bytes > MAX_SENT_LINE_BYTES) return `"${name}" has ${bytes} bytes, over ${MAX_SENT_LINE_BYTES}`;
+  for (let i = 0; i < value.length; i++) {
+    if (value.charCodeAt(i) > 0xff) return `the value of "${name}" is not latin1 (RFC 9110 §5.5)`;
+  }
+  return malformedFieldLine(name, value);
 }
 
 /** The one number of `content-length`, undefined where there is none; a head that `refusalOf` let through. */

@@ -107,9 +107,10 @@ export class Http2Exchange implements Exchange, Sink {
     if (!this.#gone) this.#stream.end();
   }
 
-  abort(): void {
+  abort(reason: string): void {
     this.#ended = true;
-    if (!this.#gone) this.#stream.close(constants.NGHTTP2_INTERNAL_ERROR);
+    // An error makes it RST_STREAM INTERNAL_ERROR; Bun's `close(code)` ends the stream as if it were whole.
+    if (!this.#gone) this.#stream.destroy(new Error(reason));
   }
 
   get #gone(): boolean {

@@ -3,8 +3,9 @@
  * does not need is not made. What this engine cannot do is written in docs/architecture.md.
  */
 import type { Exchange, ExchangeId, Fields, RequestBody, ResponseHead, Sink } from "../exchange.ts";
-import { contentLength } from "../http/fields.ts";
+import { contentLength, fieldValue } from "../http/fields.ts";
 import { type Listener, type ListenerHost, type ListenerOptions, plainAddress } from "./listener.ts";
+import { bindUdp } from "./ports.ts";
 
 const MAX_IDLE_SECONDS = 255;
 /** Most exchanges are over sooner, and are spared an AbortSignal. Milliseconds. */
@@ -12,9 +13,11 @@ const WATCH_AFTER = 100;
 
 type NativeServer = Bun.Server<undefined>;
 
-export function listenHttp3Native(options: ListenerOptions, host: ListenerHost): Listener {
+export async function listenHttp3Native(options: ListenerOptions, host: ListenerHost): Promise<Listener> {
   const { tls } = options;
   if (tls === null) throw new TypeError("HTTP/3 needs TLS (RFC 9114 §3.1)");
+  // The engine itself would share the port with whoever has it, and say nothing.
+  if (!options.reusePort) await bindUdp(options.host, options.port);
   const watch = new Watch();
   const inits = new ResponseInits();
   const server: NativeServer = Bun.serve({
@@ -194,6 +197,7 @@ class NativeExchange implements Exchange, Sink {
   head(head: ResponseHead): void {
     this.headSent = true;
     this.#response = new ResponseStream(
+      fieldValue(head.fields, "content-type")?.startsWith("text/event-stream") ?? false,
       () => this.onDrain?.(),
       () => this.lost(),
     );
@@ -210,9 +214,9 @@ class NativeExchange implements Exchange, Sink {
     this.#response?.end();
   }
 
-  abort(reason: string): void {
+  abort(): void {
     this.#request = null;
-    if (this.#response !== null) this.#response.fail(reason);
+    if (this.#response !== null) this.#response.abandon();
     else this.#resolve?.(new Response(null, { status: 500 }));
     this.#resolve = null;
   }
@@ -221,6 +225,7 @@ class NativeExchange implements Exchange, Sink {
 /** The body of a response that comes piece by piece, pulled by the engine as its client takes it. */
 class ResponseStream {
   readonly readable: ReadableStream<Uint8Array>;
+  readonly #mayEndAnywhere: boolean;
   readonly #drained: () => void;
   #controller: ReadableStreamDefaultController<Uint8Array> | null = null;
   #queue: Uint8Array[] = [];
@@ -228,7 +233,8 @@ class ResponseStream {
   #pulled: (() => void) | null = null;
   #state: "open" | "ended" | "over" = "open";
 
-  constructor(drained: () => void, lost: () => void) {
+  constructor(mayEndAnywhere: boolean, drained: () => void, lost: () => void) {
+    this.#mayEndAnywhere = mayEndAnywhere;
     this.#drained = drained;
     this.readable = new ReadableStream(
       { pull: (controller) => this.#pull(controller), cancel: lost },
@@ -254,12 +260,19 @@ class ResponseStream {
     this.#release();
   }
 
-  /** Resets the stream. */
-  fail(reason: string): void {
-    if (this.#state === "over") return;
+  /**
+   * Ends short. The engine cannot reset a stream: all that ends a body, an error too, ends it as if it were whole, and
+   * without the content-length that could tell. So the body is left without its end, and its client's own timeout or
+   * the connection's end tells the truth. An event stream may end anywhere (HTML, "server-sent events"), and its
+   * client then connects again.
+   */
+  abandon(): void {
+    if (this.#mayEndAnywhere) {
+      this.end();
+      return;
+    }
     this.#state = "over";
-    this.#controller?.error(new Error(reason));
-    this.#release();
+    this.#queue = [];
   }
 
   /** Nobody will read what is left. */
@@ -271,10 +284,7 @@ class ResponseStream {
 
   #pull(controller: ReadableStreamDefaultController<Uint8Array>): Promise<void> | undefined {
     this.#controller = controller;
-    if (this.#state === "over") {
-      controller.error(new Error("the response ended short"));
-      return;
-    }
+    if (this.#state === "over") return new Promise(() => {});
     const chunk = this.#queue.shift();
     if (chunk !== undefined) {
       controller.enqueue(chunk);

@@ -67,15 +67,21 @@ export class Child<To extends Said, From extends Said, Stats> {
     if (this.#alive) this.#process.kill(signal);
   }
 
-  /** Null where the process ends before it answers. */
-  stats(ask: (call: number) => To): Promise<Stats | null> {
+  /**
+   * Null where the process does not answer in time.
+   * @param timeout milliseconds
+   */
+  stats(ask: (call: number) => To, timeout: number): Promise<Stats | null> {
     if (!this.#alive) return Promise.resolve(null);
     const call = ++this.#lastCall;
     return new Promise((resolve) => {
-      this.#calls.set(call, (stats) => {
+      const answered = (stats: Stats | null) => {
+        clearTimeout(timer);
         this.#calls.delete(call);
         resolve(stats);
-      });
+      };
+      const timer = setTimeout(answered, timeout, null);
+      this.#calls.set(call, answered);
       this.send(ask(call));
     });
   }

@@ -1,11 +1,10 @@
 /** Starts reactors and workers, replaces those that die, and brings them all down. Carries no traffic. */
-import { createSocket } from "node:dgram";
 import { mkdtempSync, rmSync } from "node:fs";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Protocol } from "../exchange.ts";
+import { bindTcp, bindUdp } from "../listeners/ports.ts";
 import type { ResolvedOptions } from "../options.ts";
 import type { Certificate } from "./certificate.ts";
 import { Child } from "./child.ts";
@@ -17,6 +16,7 @@ import {
   type ToReactor,
   type ToWorker,
   WORKER_ID_VARIABLE,
+  type WorkerCounts,
   type WorkerStats,
 } from "./messages.ts";
 import { RestartPolicy } from "./restart-policy.ts";
@@ -45,10 +45,12 @@ const REACTOR_SCRIPT = fileURLToPath(new URL("../reactor/main.ts", import.meta.u
 const ENGINE_HEADER_SLACK = 4;
 /** Milliseconds for a process to leave after it was told to; then it is killed. */
 const LEAVE_TIMEOUT = 3000;
+/** Milliseconds within which a process that is well says how it is. */
+const STATS_TIMEOUT = 1000;
 /** `sockaddr_un` has room for 108 bytes with the closing NUL. */
 const MAX_SOCKET_PATH_BYTES = 107;
 
-type WorkerChild = Child<ToWorker, FromWorker, Omit<WorkerStats, "restarts">>;
+type WorkerChild = Child<ToWorker, FromWorker, WorkerCounts>;
 type ReactorChild = Child<ToReactor, FromReactor, ReactorStats>;
 
 /** A place for a process: the same id, policy and count through all the processes that fill it. */
@@ -67,6 +69,8 @@ export class Manager {
   readonly #reactors: readonly Slot<ReactorChild>[];
   readonly #workers: readonly Slot<WorkerChild>[];
   readonly #restarts = new Set<NodeJS.Timeout>();
+  /** Workers that are being asked whether they still answer. */
+  readonly #probed = new Set<WorkerChild>();
   readonly #started = Promise.withResolvers<Address>();
   #state: "starting" | "running" | "stopping" = "starting";
   #address: Address | null = null;
@@ -103,21 +107,14 @@ export class Manager {
   }
 
   async stats(): Promise<ServerStats> {
-    const reactors = await Promise.all(
-      this.#reactors.map(({ child }) => child?.stats((call) => ({ type: "stats", call })) ?? null),
-    );
-    const workers = await Promise.all(
-      this.#workers.map(async ({ child, restarts }) => {
-        const stats = await child?.stats((call) => ({ type: "stats", call }));
-        return stats ? { ...stats, restarts } : null;
-      }),
-    );
-    const present = reactors.filter((stats) => stats !== null);
+    const reactors = this.#reactors.map(({ child }) => child?.stats(askStats, STATS_TIMEOUT));
+    const workers = this.#workers.map((slot) => workerStats(slot));
+    const present = (await Promise.all(reactors)).filter((stats) => stats != null);
     return {
       pid: process.pid,
       inFlight: present.reduce((sum, stats) => sum + stats.inFlight, 0),
       reactors: present,
-      workers: workers.filter((stats) => stats !== null),
+      workers: (await Promise.all(workers)).filter((stats) => stats !== null),
     };
   }
 
@@ -180,6 +177,7 @@ export class Manager {
 
   #reactorSaid(slot: Slot<ReactorChild>, message: FromReactor): void {
     if (message.type === "failed") this.#failed(message.reason);
+    if (message.type === "overdue") void this.#probe(message.workerId);
     if (message.type !== "ready") return;
     slot.ready = true;
     if (this.#address === null) {
@@ -190,6 +188,20 @@ export class Manager {
     for (const { child } of this.#workers)
       child?.send({ type: "connect", socket: this.#socketPath(slot.id) });
     this.#checkStarted();
+  }
+
+  /** A worker that let a request become overdue may be stuck in a loop: one that says nothing is replaced. */
+  async #probe(workerId: number): Promise<void> {
+    const slot = this.#workers[workerId - 1];
+    const child = slot?.child ?? null;
+    if (child === null || this.#probed.has(child)) return;
+    this.#probed.add(child);
+    const timeout = Math.max(this.#config.options.requestTimeout, STATS_TIMEOUT);
+    const stats = await child.stats(askStats, timeout);
+    this.#probed.delete(child);
+    if (stats !== null || !child.alive) return;
+    this.#log(`worker ${workerId} has said nothing for ${timeout} ms: it is killed`);
+    child.kill("SIGKILL");
   }
 
   #startWorker(slot: Slot<WorkerChild>): void {
@@ -292,6 +304,19 @@ export class Manager {
   }
 }
 
+function askStats(call: number) {
+  return { type: "stats", call } as const;
+}
+
+async function workerStats(slot: Slot<WorkerChild>): Promise<WorkerStats | null> {
+  const { id, child, ready, restarts } = slot;
+  if (child === null) return null;
+  const counts = ready ? await child.stats(askStats, STATS_TIMEOUT) : null;
+  if (!child.alive) return null;
+  const state = ready ? (counts === null ? "silent" : "ready") : "starting";
+  return { id, pid: child.pid, state, restarts, ...(counts ?? { rss: 0, inFlight: 0, requests: 0 }) };
+}
+
 interface Leaving<To> {
   readonly exited: Promise<void>;
   send(message: To): void;
@@ -320,20 +345,4 @@ async function leave<To>(
   }, timeout);
   await Promise.all(children.map((child) => child.exited));
   clearTimeout(timer);
-}
-
-function bindTcp(host: string, port: number): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const server = createServer();
-    server.once("error", reject);
-    server.listen({ host, port }, () => server.close(() => resolve()));
-  });
-}
-
-function bindUdp(host: string, port: number): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const socket = createSocket(host.includes(":") ? "udp6" : "udp4");
-    socket.once("error", reject);
-    socket.bind({ address: host, port }, () => socket.close(() => resolve()));
-  });
 }

@@ -36,16 +36,22 @@ export interface ReactorStats {
   readonly exchanges: readonly ExchangeSnapshot[];
 }
 
-export interface WorkerStats {
-  /** From 1. */
-  readonly id: number;
-  readonly pid: number;
+/** What a worker says of itself. */
+export interface WorkerCounts {
   /** Resident memory, bytes. */
   readonly rss: number;
   /** Requests that the handler has and has not answered. */
   readonly inFlight: number;
   /** Requests taken since this process started. */
   readonly requests: number;
+}
+
+export interface WorkerStats extends WorkerCounts {
+  /** From 1. */
+  readonly id: number;
+  readonly pid: number;
+  /** `starting`: takes no requests yet · `silent`: did not answer within a second; its counts are 0, for unknown. */
+  readonly state: "starting" | "ready" | "silent";
   /** How often a process of this id was replaced. */
   readonly restarts: number;
 }
@@ -66,6 +72,8 @@ export type ToReactor =
 export type FromReactor =
   | { readonly type: "ready"; readonly port: number; readonly protocols: readonly Protocol[] }
   | { readonly type: "failed"; readonly reason: string }
+  /** A request that the worker has was not answered within `requestTimeout`. */
+  | { readonly type: "overdue"; readonly workerId: number }
   | { readonly type: "stats"; readonly call: number; readonly stats: ReactorStats };
 
 export type ToWorker =
@@ -81,7 +89,7 @@ export type FromWorker =
   | { readonly type: "hello" }
   | { readonly type: "ready" }
   | { readonly type: "failed"; readonly reason: string }
-  | { readonly type: "stats"; readonly call: number; readonly stats: Omit<WorkerStats, "restarts"> }
+  | { readonly type: "stats"; readonly call: number; readonly stats: WorkerCounts }
   | { readonly type: "getStats"; readonly call: number }
   /** The handler asks for the shutdown of the server. */
   | { readonly type: "shutdownServer" };

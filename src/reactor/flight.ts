@@ -11,9 +11,11 @@ export class Flight {
   readonly protocol: Protocol;
   state: FlightState = "queued";
   link: WorkerLink | null = null;
-  /** The body, where it is so small that it goes with the head, and again with the head of a second run. */
+  /** The body, where it is so small (or empty) that it goes with the head, and again with the head of a second run. */
   wholeBody: Uint8Array | null = null;
-  /** Some of the body has left the reactor and is not kept: the request can't run again. */
+  /** The body is on its way to the worker, piece by piece. */
+  pumping = false;
+  /** Some of the body was read and is not kept: the request can't run again. */
   bodyConsumed = false;
   /** It ran before, on a worker that died. */
   ranBefore = false;
@@ -23,8 +25,8 @@ export class Flight {
   responseEnded = false;
   /** Bytes of response that the sink holds and the client has not taken. */
   unconsumed = 0;
-  /** Set while the request's body waits for credit. */
-  onCredit: (() => void) | null = null;
+  /** Set while the request's body waits for credit or for a worker. */
+  wake: (() => void) | null = null;
   #sendWindow: SendWindow | null = null;
   #receiveWindow: ReceiveWindow | null = null;
 

@@ -24,11 +24,13 @@ function send(message: FromReactor): void {
 
 function start(config: ReactorConfig): void {
   const log = logTo(`reactor ${config.id}`);
-  const reactor = new Reactor(config.limits, log);
+  const overdue = (workerId: number) => send({ type: "overdue", workerId });
+  const reactor = new Reactor(config.limits, log, overdue);
   const workers = createServer((socket) => reactor.attach(socket));
   let listeners: readonly Listener[] = [];
-  // The manager is gone, killed perhaps: nobody else is left to clean up.
+  // The manager is gone, killed perhaps: nobody else is left to clean up, or to end a worker that is stuck.
   process.on("disconnect", () => {
+    reactor.killWorkers();
     rmSync(dirname(config.socketPath), { recursive: true, force: true });
     process.exit(1);
   });
@@ -84,7 +86,7 @@ async function openListeners(config: ReactorConfig, reactor: Reactor): Promise<r
     const tcp = await listenTcp(options, reactor);
     if (!withHttp3) return [tcp];
     try {
-      return [tcp, listenHttp3Native({ ...options, port: tcp.port }, reactor)];
+      return [tcp, await listenHttp3Native({ ...options, port: tcp.port }, reactor)];
     } catch (error) {
       await tcp.close();
       // The system picked a port for TCP that something else has on UDP: another will do.

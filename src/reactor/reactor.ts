@@ -26,6 +26,8 @@ export class Reactor implements ListenerHost, LinkOwner {
   droppedFrames = 0;
   readonly #limits: ReactorLimits;
   readonly #log: (line: string) => void;
+  /** Told which workers have let a request become overdue. */
+  readonly #overdue: (workerId: number) => void;
   readonly #dispatcher: Dispatcher<Flight, WorkerLink>;
   readonly #links = new Set<WorkerLink>();
   #draining = false;
@@ -38,9 +40,10 @@ export class Reactor implements ListenerHost, LinkOwner {
     this.#remove(flight, "aborted");
   };
 
-  constructor(limits: ReactorLimits, log: (line: string) => void) {
+  constructor(limits: ReactorLimits, log: (line: string) => void, overdue: (workerId: number) => void) {
     this.#limits = limits;
     this.#log = log;
+    this.#overdue = overdue;
     this.#dispatcher = new Dispatcher(limits);
   }
 
@@ -92,6 +95,13 @@ export class Reactor implements ListenerHost, LinkOwner {
     });
   }
 
+  /** Ends the workers, where there is nobody else to do it. */
+  killWorkers(): void {
+    for (const { pid } of this.#links) {
+      if (pid !== 0) process.kill(pid, "SIGKILL");
+    }
+  }
+
   /** Closes every channel; what is still in flight is reset. */
   close(): void {
     for (const flight of [...this.registry.flights()]) this.#fail(flight, 503, "the server has shut down");
@@ -103,13 +113,16 @@ export class Reactor implements ListenerHost, LinkOwner {
    * @param now milliseconds since the Unix epoch
    */
   expire(now: number): void {
+    const late = new Set<number>();
     for (const flight of [...this.registry.flights()]) {
-      const { exchange, state } = flight;
-      if (now - exchange.receivedAt < this.#limits.requestTimeout) return;
+      const { exchange, state, link } = flight;
+      if (now - exchange.receivedAt < this.#limits.requestTimeout) break;
       if (state === "responding") continue;
+      if (link !== null) late.add(link.workerId);
       this.#log(`504 ${describe(exchange)}: no response within ${this.#limits.requestTimeout} ms`);
       this.#fail(flight, 504, "requestTimeout");
     }
+    for (const workerId of late) this.#overdue(workerId);
   }
 
   linked(link: WorkerLink): void {
@@ -181,44 +194,43 @@ export class Reactor implements ListenerHost, LinkOwner {
     flight.state = "dispatched";
     link.inFlight++;
     link.send(flight);
-    if (flight.exchange.body !== null && flight.wholeBody === null) this.#pump(flight, link);
+    if (flight.exchange.body === null || flight.wholeBody !== null) return;
+    if (flight.pumping) flight.wake?.();
+    else void this.#pump(flight);
   }
 
   /** Moves the request's body to the worker as fast as it consumes it. */
-  async #pump(flight: Flight, link: WorkerLink): Promise<void> {
+  async #pump(flight: Flight): Promise<void> {
     const { body } = flight.exchange;
     if (body === null) return;
-    flight.bodyConsumed = true;
+    flight.pumping = true;
     let total = 0;
     try {
-      for (;;) {
-        const chunk = await body.read();
-        if (flight.over) return;
-        if (chunk === null) break;
+      for (let chunk = await body.read(); chunk !== null && !flight.over; chunk = await body.read()) {
+        flight.bodyConsumed = true;
         total += chunk.length;
         if (total > this.#limits.maxBodyBytes) {
           this.#fail(flight, 413, `the body is over ${this.#limits.maxBodyBytes} bytes`);
           return;
         }
-        for (let sent = 0; sent < chunk.length; ) {
-          sent += link.sendData(flight, chunk, sent);
-          if (sent < chunk.length && flight.sendWindow.credit === 0) {
-            await new Promise<void>((resolve) => {
-              flight.onCredit = resolve;
-            });
-            if (flight.over) return;
-          }
+        for (let sent = 0; sent < chunk.length && !flight.over; ) {
+          const bytes = flight.link?.sendData(flight, chunk, sent) ?? 0;
+          sent += bytes;
+          if (bytes === 0) await woken(flight);
         }
       }
     } catch {
       // The client left in the middle of its body, which `onAborted` tells.
       return;
     }
+    if (flight.over) return;
     if (body.length !== undefined && total !== body.length) {
       this.#fail(flight, 400, `the body has ${total} bytes, not ${body.length}`);
       return;
     }
-    link.sendEnd(flight);
+    // Without a worker, which has died, the end goes with the head to the next.
+    if (total === 0) flight.wholeBody = new Uint8Array(0);
+    flight.link?.sendEnd(flight);
   }
 
   #workerDied(flight: Flight): void {
@@ -259,7 +271,7 @@ export class Reactor implements ListenerHost, LinkOwner {
     flight.exchange.onAborted = null;
     this.registry.remove(flight, outcome);
     if (flight.exchange.body !== null && flight.wholeBody === null) flight.exchange.body.cancel();
-    flight.onCredit?.();
+    flight.wake?.();
     if (flight.link === null) this.#dispatcher.withdraw(flight);
     else this.#releaseLink(flight);
     if (this.#dispatcher.queued > 0) this.#dispatchQueued();
@@ -272,6 +284,15 @@ export class Reactor implements ListenerHost, LinkOwner {
     flight.link = null;
     this.#dispatcher.release();
   }
+}
+
+function woken(flight: Flight): Promise<void> {
+  return new Promise((resolve) => {
+    flight.wake = () => {
+      flight.wake = null;
+      resolve();
+    };
+  });
 }
 
 function answer(exchange: Exchange, status: FailureStatus, reason: string | null): void {

@@ -22,6 +22,8 @@ export interface LinkOwner {
 
 export class WorkerLink implements ChannelOwner {
   workerId = 0;
+  /** The worker's process id. */
+  pid = 0;
   /** Exchanges that the worker has and has not ended. */
   inFlight = 0;
   readonly #owner: LinkOwner;
@@ -116,7 +118,7 @@ export class WorkerLink implements ChannelOwner {
         return;
       case FrameType.credit:
         flight.sendWindow.refill(payload.u32());
-        flight.onCredit?.();
+        flight.wake?.();
         return;
       case FrameType.abort:
         this.#owner.broken(flight, payload.latin1());
@@ -134,6 +136,7 @@ export class WorkerLink implements ChannelOwner {
     }
     this.#greeted = true;
     this.workerId = hello.workerId;
+    this.pid = hello.pid;
     this.#owner.linked(this);
   }
 

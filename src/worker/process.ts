@@ -93,7 +93,7 @@ export class WorkerProcess {
 
   #stats() {
     const counts = this.#worker?.counts() ?? { inFlight: 0, requests: 0 };
-    return { id: this.#id, pid: process.pid, rss: process.memoryUsage.rss(), ...counts };
+    return { rss: process.memoryUsage.rss(), ...counts };
   }
 
   async #stop(): Promise<void> {

@@ -7,19 +7,12 @@ import { type Frame, FrameError, FrameType, WIRE_VERSION } from "../wire/frames.
 import { readRequestHead } from "../wire/heads.ts";
 import { ChannelExchange } from "./channel-exchange.ts";
 
-export interface WorkerCounts {
-  /** Exchanges that the handler has and has not ended. */
-  readonly inFlight: number;
-  /** Exchanges received since the worker started. */
-  readonly requests: number;
-}
-
 export class Worker {
   readonly #id: number;
   readonly #handler: ExchangeHandler;
   readonly #log: (line: string) => void;
   readonly #links = new Set<ReactorLink>();
-  requests = 0;
+  #requests = 0;
 
   constructor(id: number, handler: ExchangeHandler, log: (line: string) => void) {
     this.#id = id;
@@ -33,7 +26,7 @@ export class Worker {
       const link = new ReactorLink(socket, this.#id, {
         greeted: resolve,
         request: (exchange) => {
-          this.requests++;
+          this.#requests++;
           run(exchange, this.#handler, this.#log);
         },
         closed: (error) => {
@@ -46,10 +39,11 @@ export class Worker {
     });
   }
 
-  counts(): WorkerCounts {
+  /** Exchanges that the handler has and has not ended, and those received since the worker started. */
+  counts(): { inFlight: number; requests: number } {
     let inFlight = 0;
     for (const link of this.#links) inFlight += link.inFlight;
-    return { inFlight, requests: this.requests };
+    return { inFlight, requests: this.#requests };
   }
 
   /** Closes every channel; handlers that still run are told that their client is gone. */
