@@ -10,6 +10,8 @@ import { bindUdp } from "./ports.ts";
 const MAX_IDLE_SECONDS = 255;
 /** Most exchanges are over sooner, and are spared an AbortSignal. Milliseconds. */
 const WATCH_AFTER = 100;
+/** Milliseconds. */
+const DRAIN_CHECK_INTERVAL = 20;
 
 type NativeServer = Bun.Server<undefined>;
 
@@ -20,6 +22,7 @@ export async function listenHttp3Native(options: ListenerOptions, host: Listener
   if (!options.reusePort) await bindUdp(options.host, options.port);
   const watch = new Watch();
   const inits = new ResponseInits();
+  const abandoned = new Set<ResponseStream>();
   const server: NativeServer = Bun.serve({
     hostname: options.host,
     port: options.port,
@@ -33,7 +36,7 @@ export async function listenHttp3Native(options: ListenerOptions, host: Listener
     maxRequestBodySize: Number.MAX_SAFE_INTEGER,
     fetch(request, server) {
       return new Promise<Response>((resolve) => {
-        const exchange = new NativeExchange(host.nextId(), request, server, inits, resolve);
+        const exchange = new NativeExchange(host.nextId(), request, server, inits, abandoned, resolve);
         watch.add(exchange);
         host.accept(exchange);
       });
@@ -43,7 +46,18 @@ export async function listenHttp3Native(options: ListenerOptions, host: Listener
   return {
     port: server.port as number,
     protocols: ["HTTP/3"],
-    drain: () => server.stop(false),
+    async drain() {
+      const stopped = server.stop(false);
+      let checks: NodeJS.Timeout | undefined;
+      // Responses that will never end must not keep the server from its end, by which their clients learn of it.
+      const onlyAbandonedLeft = new Promise<void>((resolve) => {
+        checks = setInterval(() => {
+          if (abandoned.size > 0 && server.pendingRequests <= abandoned.size) resolve();
+        }, DRAIN_CHECK_INTERVAL);
+      });
+      await Promise.race([stopped, onlyAbandonedLeft]);
+      clearInterval(checks);
+    },
     close: () => server.stop(true),
   };
 }
@@ -104,6 +118,7 @@ class NativeExchange implements Exchange, Sink {
   #request: Request | null;
   #resolve: ((response: Response) => void) | null;
   readonly #inits: ResponseInits;
+  readonly #abandoned: Set<ResponseStream>;
   /** Null until the response streams. */
   #response: ResponseStream | null = null;
 
@@ -112,11 +127,13 @@ class NativeExchange implements Exchange, Sink {
     request: Request,
     server: NativeServer,
     inits: ResponseInits,
+    abandoned: Set<ResponseStream>,
     resolve: (response: Response) => void,
   ) {
     this.id = id;
     this.#request = request;
     this.#inits = inits;
+    this.#abandoned = abandoned;
     this.#resolve = resolve;
     this.receivedAt = performance.timeOrigin + performance.now();
     this.method = request.method;
@@ -200,6 +217,7 @@ class NativeExchange implements Exchange, Sink {
       fieldValue(head.fields, "content-type")?.startsWith("text/event-stream") ?? false,
       () => this.onDrain?.(),
       () => this.lost(),
+      this.#abandoned,
     );
     this.#resolve?.(new Response(this.#response.readable, this.#inits.of(head)));
     this.#resolve = null;
@@ -226,6 +244,7 @@ class NativeExchange implements Exchange, Sink {
 class ResponseStream {
   readonly readable: ReadableStream<Uint8Array>;
   readonly #mayEndAnywhere: boolean;
+  readonly #abandoned: Set<ResponseStream>;
   readonly #drained: () => void;
   #controller: ReadableStreamDefaultController<Uint8Array> | null = null;
   #queue: Uint8Array[] = [];
@@ -233,11 +252,21 @@ class ResponseStream {
   #pulled: (() => void) | null = null;
   #state: "open" | "ended" | "over" = "open";
 
-  constructor(mayEndAnywhere: boolean, drained: () => void, lost: () => void) {
+  constructor(
+    mayEndAnywhere: boolean,
+    drained: () => void,
+    lost: () => void,
+    abandoned: Set<ResponseStream>,
+  ) {
     this.#mayEndAnywhere = mayEndAnywhere;
     this.#drained = drained;
+    this.#abandoned = abandoned;
+    const cancel = () => {
+      abandoned.delete(this);
+      lost();
+    };
     this.readable = new ReadableStream(
-      { pull: (controller) => this.#pull(controller), cancel: lost },
+      { pull: (controller) => this.#pull(controller), cancel },
       { highWaterMark: 0 },
     );
   }
@@ -273,6 +302,7 @@ class ResponseStream {
     }
     this.#state = "over";
     this.#queue = [];
+    this.#abandoned.add(this);
   }
 
   /** Nobody will read what is left. */

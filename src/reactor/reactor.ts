@@ -241,7 +241,8 @@ export class Reactor implements ListenerHost, LinkOwner {
       !flight.bodyConsumed &&
       !flight.ranBefore;
     if (!again) {
-      this.#log(`502 ${describe(exchange)}: its worker died`);
+      const end = flight.state === "responding" ? "reset" : "502";
+      this.#log(`${end} ${describe(exchange)}: its worker died`);
       this.#fail(flight, 502, "the worker died");
       return;
     }
