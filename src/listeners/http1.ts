@@ -61,7 +61,10 @@ export class Http1Exchange implements Exchange, Sink {
       hosts === 1 || (hosts === 0 && request.httpVersion === "1.0")
         ? null
         : `there are ${hosts} host fields, not one (RFC 9112 §3.2)`;
-    this.body = framed ? new ReadableBody(request, contentLength(fields)) : null;
+    // Over TLS the request is Bun's parser in JavaScript: paused, it buffers all that its socket brings. So the socket
+    // is paused, and the request alone is not, for its reading would let the socket go on. Plain HTTP is the other way.
+    const flow = facts.scheme === "https" ? request.socket : request;
+    this.body = framed ? new ReadableBody(request, contentLength(fields), flow) : null;
     if (!framed) request.resume();
     response.on("close", () => this.#closed());
     // 'close' follows, and tells all that there is to tell.

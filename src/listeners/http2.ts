@@ -63,7 +63,7 @@ export class Http2Exchange implements Exchange, Sink {
     this.fields = head.fields;
     this.malformed = head.malformed;
     const ended = (flags & constants.NGHTTP2_FLAG_END_STREAM) !== 0;
-    this.body = ended ? null : new ReadableBody(stream, contentLength(head.fields));
+    this.body = ended ? null : new ReadableBody(stream, contentLength(head.fields), stream);
     stream.on("close", () => this.#closed());
     // 'close' follows, and tells all that there is to tell.
     stream.on("error", () => {});

@@ -1,32 +1,48 @@
-/** A request's body over a `node:stream`: pulled chunk by chunk, so that what is not read stays with the client. */
+/** A request's body over a `node:stream`: no more of it is taken than is read, so that the rest stays with the client. */
 import type { Readable } from "node:stream";
 import { BodyLostError, type RequestBody } from "../exchange.ts";
 import { collect } from "../http/body.ts";
 
+/** Bytes that wait to be read before the client is held back. */
+const HIGH_WATER = 128 * 1024;
+
+/** What has to stop and go on for the body to do so: the stream itself, or its socket. */
+export interface Flow {
+  pause(): unknown;
+  resume(): unknown;
+}
+
 export class ReadableBody implements RequestBody {
   readonly length: number | undefined;
-  readonly #stream: Readable;
+  readonly #flow: Flow;
+  #queue: Uint8Array[] = [];
+  #waiting = 0;
+  #paused = false;
   #wake: (() => void) | null = null;
-  #ended = false;
+  #state: "open" | "ended" | "cancelled" = "open";
   #error: Error | null = null;
 
-  constructor(stream: Readable, length: number | undefined) {
-    this.#stream = stream;
+  constructor(stream: Readable, length: number | undefined, flow: Flow) {
     this.length = length;
-    stream.on("readable", () => this.#notify());
+    this.#flow = flow;
+    stream.on("data", (chunk: Buffer) => this.#take(chunk));
     stream.on("end", () => {
-      this.#ended = true;
+      if (this.#state === "open") this.#state = "ended";
       this.#notify();
     });
-    stream.on("error", (error) => this.#fail(new BodyLostError("the client went away", { cause: error })));
-    stream.on("close", () => this.#fail(new BodyLostError("the client went away")));
+    stream.on("error", (error) => this.#fail(error));
+    stream.on("close", () => this.#fail());
   }
 
   async read(): Promise<Uint8Array | null> {
     for (;;) {
-      const chunk: Buffer | null = this.#stream.read();
-      if (chunk !== null) return chunk;
-      if (this.#ended) return null;
+      const chunk = this.#queue.shift();
+      if (chunk !== undefined) {
+        this.#waiting -= chunk.length;
+        if (this.#paused && this.#waiting < HIGH_WATER / 2) this.#resume();
+        return chunk;
+      }
+      if (this.#state !== "open") return null;
       if (this.#error !== null) throw this.#error;
       await new Promise<void>((resolve) => {
         this.#wake = resolve;
@@ -39,12 +55,31 @@ export class ReadableBody implements RequestBody {
   }
 
   cancel(): void {
-    this.#stream.removeAllListeners("readable");
-    this.#stream.resume();
+    this.#state = "cancelled";
+    this.#queue = [];
+    this.#resume();
+    this.#notify();
   }
 
-  #fail(error: Error): void {
-    if (!this.#ended) this.#error ??= error;
+  #take(chunk: Buffer): void {
+    if (this.#state === "cancelled") return;
+    this.#queue.push(chunk);
+    this.#waiting += chunk.length;
+    if (this.#waiting >= HIGH_WATER && !this.#paused) {
+      this.#paused = true;
+      this.#flow.pause();
+    }
+    this.#notify();
+  }
+
+  #resume(): void {
+    if (!this.#paused) return;
+    this.#paused = false;
+    this.#flow.resume();
+  }
+
+  #fail(cause?: Error): void {
+    this.#error ??= new BodyLostError("the client went away", { cause });
     this.#notify();
   }
 
