@@ -2,34 +2,22 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Exchange, ExchangeId, Fields, RequestBody, ResponseHead, Sink } from "../exchange.ts";
 import { contentLength } from "../http/fields.ts";
-import type { ConnectionFacts } from "./http2.ts";
 import { ReadableBody } from "./readable-body.ts";
+import { type ConnectionFacts, TcpExchange } from "./tcp-exchange.ts";
 
-export class Http1Exchange implements Exchange, Sink {
+export class Http1Exchange extends TcpExchange implements Exchange, Sink {
   readonly protocol = "HTTP/1.1";
-  readonly receivedAt = performance.timeOrigin + performance.now();
-  readonly id: ExchangeId;
   readonly stream: number;
-  readonly session: string;
-  readonly scheme: "http" | "https";
-  readonly remoteAddress: string;
-  readonly remotePort: number;
-  readonly localPort: number;
   readonly method: string;
   readonly path: string;
   readonly authority: string;
   readonly fields: Fields;
   readonly body: RequestBody | null;
   readonly malformed: string | null;
-  aborted = false;
-  onAborted: Exchange["onAborted"] = null;
-  onDrain: (() => void) | null = null;
-  headSent = false;
 
   readonly #response: ServerResponse;
   readonly #altSvc: string | null;
   readonly #closing: () => boolean;
-  #ended = false;
 
   /** @param closing says whether the connection is to end with this response (RFC 9112 §9.6). */
   constructor(
@@ -41,12 +29,7 @@ export class Http1Exchange implements Exchange, Sink {
     altSvc: string | null,
     closing: () => boolean,
   ) {
-    this.id = id;
-    this.session = facts.session;
-    this.scheme = facts.scheme;
-    this.remoteAddress = facts.remoteAddress;
-    this.remotePort = facts.remotePort;
-    this.localPort = facts.localPort;
+    super(id, facts);
     this.stream = stream;
     this.#response = response;
     this.#altSvc = altSvc;
@@ -66,7 +49,7 @@ export class Http1Exchange implements Exchange, Sink {
     const flow = facts.scheme === "https" ? request.socket : request;
     this.body = framed ? new ReadableBody(request, contentLength(fields), flow) : null;
     if (!framed) request.resume();
-    response.on("close", () => this.#closed());
+    response.on("close", () => this.closed(this));
     // 'close' follows, and tells all that there is to tell.
     response.on("error", () => {});
     response.on("drain", () => this.onDrain?.());
@@ -78,7 +61,7 @@ export class Http1Exchange implements Exchange, Sink {
 
   respond(head: ResponseHead, body: Uint8Array | null): void {
     this.headSent = true;
-    this.#ended = true;
+    this.ended = true;
     this.#writeHead(head);
     if (body === null) this.#response.end();
     else this.#response.end(body);
@@ -106,12 +89,12 @@ export class Http1Exchange implements Exchange, Sink {
   }
 
   end(): void {
-    this.#ended = true;
+    this.ended = true;
     this.#response.end();
   }
 
   abort(): void {
-    this.#ended = true;
+    this.ended = true;
     this.#response.destroy();
   }
 
@@ -123,13 +106,6 @@ export class Http1Exchange implements Exchange, Sink {
       response.appendHeader(fields[i] as string, fields[i + 1] as string);
     if (this.#altSvc !== null && !response.hasHeader("alt-svc")) response.setHeader("alt-svc", this.#altSvc);
     if (this.#closing()) response.setHeader("connection", "close");
-  }
-
-  #closed(): void {
-    if (this.#ended || this.aborted) return;
-    this.aborted = true;
-    this.onAborted?.(this);
-    this.onDrain?.();
   }
 }
 

@@ -4,40 +4,20 @@ import type { Exchange, ExchangeId, Fields, RequestBody, ResponseHead, Sink } fr
 import { contentLength, malformedFieldLine } from "../http/fields.ts";
 import { forbidsBody } from "../http/semantics.ts";
 import { ReadableBody } from "./readable-body.ts";
+import { type ConnectionFacts, TcpExchange } from "./tcp-exchange.ts";
 
-/** What the exchanges of one connection share. */
-export interface ConnectionFacts {
-  readonly session: string;
-  readonly remoteAddress: string;
-  readonly remotePort: number;
-  readonly localPort: number;
-  readonly scheme: "http" | "https";
-}
-
-export class Http2Exchange implements Exchange, Sink {
+export class Http2Exchange extends TcpExchange implements Exchange, Sink {
   readonly protocol = "HTTP/2";
-  readonly receivedAt = performance.timeOrigin + performance.now();
-  readonly id: ExchangeId;
   readonly stream: number;
-  readonly session: string;
-  readonly scheme: "http" | "https";
-  readonly remoteAddress: string;
-  readonly remotePort: number;
-  readonly localPort: number;
   readonly method: string;
   readonly path: string;
   readonly authority: string;
   readonly fields: Fields;
   readonly body: RequestBody | null;
   readonly malformed: string | null;
-  aborted = false;
-  onAborted: Exchange["onAborted"] = null;
-  onDrain: (() => void) | null = null;
-  headSent = false;
 
   readonly #stream: ServerHttp2Stream;
   readonly #altSvc: string | null;
-  #ended = false;
 
   constructor(
     id: ExchangeId,
@@ -47,12 +27,7 @@ export class Http2Exchange implements Exchange, Sink {
     raw: readonly string[],
     altSvc: string | null,
   ) {
-    this.id = id;
-    this.session = facts.session;
-    this.scheme = facts.scheme;
-    this.remoteAddress = facts.remoteAddress;
-    this.remotePort = facts.remotePort;
-    this.localPort = facts.localPort;
+    super(id, facts);
     this.stream = stream.id as number;
     this.#stream = stream;
     this.#altSvc = altSvc;
@@ -64,7 +39,7 @@ export class Http2Exchange implements Exchange, Sink {
     this.malformed = head.malformed;
     const ended = (flags & constants.NGHTTP2_FLAG_END_STREAM) !== 0;
     this.body = ended ? null : new ReadableBody(stream, contentLength(head.fields), stream);
-    stream.on("close", () => this.#closed());
+    stream.on("close", () => this.closed(this));
     // 'close' follows, and tells all that there is to tell.
     stream.on("error", () => {});
     stream.on("drain", () => this.onDrain?.());
@@ -76,7 +51,7 @@ export class Http2Exchange implements Exchange, Sink {
 
   respond(head: ResponseHead, body: Uint8Array | null): void {
     this.headSent = true;
-    this.#ended = true;
+    this.ended = true;
     if (this.#gone) return;
     if (body === null) {
       this.#stream.respond(this.#headers(head), { endStream: true });
@@ -103,12 +78,12 @@ export class Http2Exchange implements Exchange, Sink {
   }
 
   end(): void {
-    this.#ended = true;
+    this.ended = true;
     if (!this.#gone) this.#stream.end();
   }
 
   abort(reason: string): void {
-    this.#ended = true;
+    this.ended = true;
     // An error makes it RST_STREAM INTERNAL_ERROR; Bun's `close(code)` ends the stream as if it were whole.
     if (!this.#gone) this.#stream.destroy(new Error(reason));
   }
@@ -121,13 +96,6 @@ export class Http2Exchange implements Exchange, Sink {
     const headers = headersOf(head);
     if (this.#altSvc !== null) headers["alt-svc"] ??= this.#altSvc;
     return headers;
-  }
-
-  #closed(): void {
-    if (this.#ended || this.aborted) return;
-    this.aborted = true;
-    this.onAborted?.(this);
-    this.onDrain?.();
   }
 }
 

@@ -9,8 +9,9 @@ import {
 import type { AddressInfo, Server, Socket } from "node:net";
 import type { Protocol } from "../exchange.ts";
 import { Http1Exchange } from "./http1.ts";
-import { type ConnectionFacts, Http2Exchange, rawHeaders } from "./http2.ts";
+import { Http2Exchange, rawHeaders } from "./http2.ts";
 import { type Listener, type ListenerHost, type ListenerOptions, plainAddress } from "./listener.ts";
+import type { ConnectionFacts } from "./tcp-exchange.ts";
 
 /** The engine's own limit stands above ours, so that a head that is too large gets our 431. */
 const ENGINE_HEADER_SLACK = 4;

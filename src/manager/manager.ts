@@ -237,7 +237,7 @@ export class Manager {
         return;
       case "failed":
         if (this.#state === "starting") this.#failed(message.reason);
-        else this.#log(`worker ${slot.id}: ${message.reason}`);
+        else if (this.#state === "running") this.#log(`worker ${slot.id}: ${message.reason}`);
         return;
       case "getStats":
         void this.stats().then((stats) => child.send({ type: "serverStats", call: message.call, stats }));
