@@ -1,0 +1,159 @@
+/**
+ * HTTP/3 by `impit` (quinn, reqwest): the client that reads slowly and uploads as fast as the server allows.
+ *
+ * What it cannot do: a `signal` before the response has begun is not told to the server (after that it is, and
+ * `giveUpAfter` always). And it
+ * discards a complete response when the server answered before it had seen the end of the request and then stopped
+ * the request with H3_NO_ERROR, which RFC 9114 §4.1 forbids a client to do. Such a request is sent again where its response
+ * is small and of known length; a longer one fails.
+ */
+import { type HttpMethod, Impit, type ImpitResponse } from "impit";
+import {
+  CancelledError,
+  type Capabilities,
+  type Client,
+  type ClientRequest,
+  type ClientResponse,
+  chunksOf,
+  methodOf,
+  type RequestContent,
+  ResponseBody,
+} from "./client.ts";
+
+const TIMEOUT = 600_000;
+const ATTEMPTS = 5;
+/** Bytes up to which a response is read at once, as its body may be discarded as well. */
+const READ_AT_ONCE = 1_048_576;
+
+export class QuinnClient implements Client {
+  readonly name = "quinn";
+  readonly protocol = "HTTP/3";
+  readonly capabilities: Capabilities = {
+    holdsBackReading: true,
+    cancels: "by giveUpAfter only",
+    largeUploads: "any",
+    keepsToFieldLimit: true,
+  };
+  readonly #impit = new Impit({
+    http3: true,
+    ignoreTlsErrors: true,
+    followRedirects: false,
+    timeout: TIMEOUT,
+  });
+  readonly #origin: string;
+
+  constructor(server: { readonly port: number }) {
+    this.#origin = `https://127.0.0.1:${server.port}`;
+  }
+
+  async request(request: ClientRequest): Promise<ClientResponse> {
+    const { body } = request;
+    if (body !== undefined && !isWhole(body)) return this.#send(request, streamOf(body));
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await wholeIfSmall(await this.#send(request, body));
+      } catch (error) {
+        if (!isDiscardedAnswer(error) || attempt === ATTEMPTS) throw error;
+      }
+    }
+  }
+
+  async #send(
+    request: ClientRequest,
+    body: string | Uint8Array | ReadableStream<Uint8Array> | undefined,
+  ): Promise<ClientResponse> {
+    const { path, headers, signal, giveUpAfter } = request;
+    signal?.throwIfAborted();
+    const sent = this.#impit.fetch(this.#origin + path, {
+      forceHttp3: true,
+      method: methodOf(request) as HttpMethod,
+      headers: { ...headers },
+      ...(body === undefined ? {} : { body: typeof body === "string" ? Buffer.from(body) : body }),
+      ...(signal === undefined ? {} : { signal }),
+      ...(giveUpAfter === undefined ? {} : { timeout: Math.max(1, giveUpAfter) }),
+    });
+    const response = await sent.catch((error: unknown) => {
+      if (signal?.aborted || (giveUpAfter !== undefined && isTimeout(error))) throw new CancelledError();
+      throw error;
+    });
+    return { status: response.status, headers: headersOf(response), body: bodyOf(response, request) };
+  }
+
+  /** The native client closes its connections when it is collected; there is no call for it. */
+  async close(): Promise<void> {}
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+}
+
+/** The failure of a request that the server answered and this client did not take the answer of. */
+export function isDiscardedAnswer(error: unknown): boolean {
+  return error instanceof Error && /RemoteTerminate[^}]*H3_NO_ERROR/.test(error.message);
+}
+
+function isWhole(body: RequestContent): body is string | Uint8Array {
+  return typeof body === "string" || body instanceof Uint8Array;
+}
+
+async function wholeIfSmall(response: ClientResponse): Promise<ClientResponse> {
+  if (!(Number(response.headers["content-length"]) <= READ_AT_ONCE)) return response;
+  const bytes = await response.body.bytes();
+  return { ...response, body: new ResponseBody(chunksOf(bytes), () => {}) };
+}
+
+function streamOf(body: AsyncIterable<Uint8Array>): ReadableStream<Uint8Array> {
+  const chunks = body[Symbol.asyncIterator]();
+  return new ReadableStream(
+    {
+      async pull(controller) {
+        const { done, value } = await chunks.next();
+        if (done) controller.close();
+        else controller.enqueue(value);
+      },
+      async cancel() {
+        await chunks.return?.();
+      },
+    },
+    { highWaterMark: 0 },
+  );
+}
+
+function headersOf(response: ImpitResponse): Record<string, string | string[]> {
+  const headers: Record<string, string | string[]> = {};
+  response.headers.forEach((value, name) => {
+    headers[name] = value;
+  });
+  const cookies = response.headers.getSetCookie();
+  if (cookies.length > 0) headers["set-cookie"] = cookies;
+  return headers;
+}
+
+function isTimeout(error: unknown): boolean {
+  return error instanceof Error && (error.name === "TimeoutError" || /TimedOut/.test(error.message));
+}
+
+function bodyOf(response: ImpitResponse, { signal, giveUpAfter }: ClientRequest): ResponseBody {
+  const reader = response.body.getReader();
+  const cancel = () => {
+    // Rejects where the response has failed before: then there is nothing to give up.
+    reader.cancel(new CancelledError()).catch(() => {});
+  };
+  signal?.addEventListener("abort", cancel, { once: true });
+  const chunks = async function* (): AsyncGenerator<Uint8Array, void> {
+    try {
+      for (;;) {
+        const { done, value } = await reader.read().catch((error: unknown) => {
+          if (giveUpAfter !== undefined && isTimeout(error)) throw new CancelledError();
+          throw error;
+        });
+        if (signal?.aborted) throw new CancelledError();
+        if (done) return;
+        yield value;
+      }
+    } finally {
+      signal?.removeEventListener("abort", cancel);
+    }
+  };
+  return new ResponseBody(chunks(), cancel);
+}
