@@ -1,0 +1,111 @@
+/**
+ * Back pressure from end to end: a 256 MiB response to a client that reads 5 MB/s, and a 256 MiB upload into a handler
+ * that takes 5 MB/s. Neither fills the memory of reactor or worker, and neither slows anybody else down. The protocols
+ * and directions run at the same time, each with a server of its own, as each takes 54 seconds.
+ */
+import { describe, expect, test } from "bun:test";
+import type { Client } from "./support/client.ts";
+import { type ClientKind, SLOW_CLIENTS } from "./support/clients.ts";
+import { residentBytes } from "./support/processes.ts";
+import { startFixture, type TestServer } from "./support/server.ts";
+import { readStats } from "./support/stats.ts";
+
+const MIB = 1_048_576;
+const SIZE = 256 * MIB;
+const BYTES_PER_SECOND = 5_000_000;
+const MAY_GROW = 48 * MIB;
+/** Milliseconds, for 95 of 100 and for all: blocked behind a slow body, a small request waits for seconds. */
+const MOST_SMALL_REQUESTS = 100;
+const SLOWEST_SMALL_REQUEST = 500;
+const SAMPLE_EVERY = 100;
+const WITHIN = 150_000;
+
+interface Watched {
+  readonly reactor: number;
+  readonly worker: number;
+  /** Milliseconds of each small request. */
+  readonly latencies: number[];
+}
+
+async function hello(client: Client): Promise<number> {
+  const began = performance.now();
+  const response = await client.request({ path: "/hello" });
+  await response.body.text();
+  expect(response.status).toBe(200);
+  return performance.now() - began;
+}
+
+/** Runs `transfer`; meanwhile watches how much more memory the processes hold, and how others are served. */
+async function watch(server: TestServer, other: Client, transfer: () => Promise<void>): Promise<Watched> {
+  // A server that has served nothing yet has not loaded all its code.
+  for (let i = 0; i < 300; i++) await hello(other);
+  const stats = await readStats(other);
+  const pids = { reactor: stats.reactors[0]?.pid ?? 0, worker: stats.workers[0]?.pid ?? 0 };
+  const before = { reactor: residentBytes(pids.reactor), worker: residentBytes(pids.worker) };
+  const grown = { reactor: 0, worker: 0 };
+  const latencies: number[] = [];
+  let isDone = false;
+  const done = transfer().finally(() => {
+    isDone = true;
+  });
+  while (!isDone) {
+    latencies.push(await hello(other));
+    for (const process of ["reactor", "worker"] as const) {
+      const now = residentBytes(pids[process]) - before[process];
+      grown[process] = Math.max(grown[process], now);
+    }
+    await Promise.race([done, Bun.sleep(SAMPLE_EVERY)]);
+  }
+  await done;
+  expect(server.stderr).not.toMatch(/error/i);
+  return { ...grown, latencies };
+}
+
+/** Reads the body at the pace of a slow client. */
+async function readSlowly(client: Client): Promise<void> {
+  const response = await client.request({ path: `/stream?bytes=${SIZE}` });
+  const began = performance.now();
+  let length = 0;
+  for await (const chunk of response.body) {
+    length += chunk.length;
+    const early = began + (length / BYTES_PER_SECOND) * 1_000 - performance.now();
+    if (early > 0) await Bun.sleep(early);
+  }
+  expect(length).toBe(SIZE);
+}
+
+/** Offers as much as the server takes. */
+async function uploadIntoSlowHandler(client: Client): Promise<void> {
+  let taken = 0;
+  const pieces = async function* () {
+    const chunk = new Uint8Array(65_536);
+    for (; taken < SIZE; taken += chunk.length) yield chunk;
+  };
+  const response = await client.request({ path: `/slow-read?rate=${BYTES_PER_SECOND}`, body: pieces() });
+  expect(response.status).toBe(200);
+  expect(await response.body.json<unknown>()).toEqual({ length: SIZE });
+}
+
+async function hold(kind: ClientKind, transfer: (client: Client) => Promise<void>): Promise<void> {
+  await using server = await startFixture("server.ts", { options: { maxBodyBytes: 2 * SIZE } });
+  await using slow = await kind.open(server);
+  await using other = await kind.open(server);
+  const began = performance.now();
+  const { reactor, worker, latencies } = await watch(server, other, () => transfer(slow));
+  expect(performance.now() - began).toBeGreaterThan((SIZE / BYTES_PER_SECOND) * 900);
+  expect(reactor).toBeLessThan(MAY_GROW);
+  expect(worker).toBeLessThan(MAY_GROW);
+  expect(latencies.length).toBeGreaterThan(50);
+  const [p95, slowest] = [0.95, 1].map(
+    (share) => latencies.sort((a, b) => a - b)[Math.ceil(latencies.length * share) - 1],
+  );
+  expect(p95).toBeLessThan(MOST_SMALL_REQUESTS);
+  expect(slowest).toBeLessThan(SLOWEST_SMALL_REQUEST);
+}
+
+describe("256 MiB at 5 MB/s", () => {
+  for (const kind of SLOW_CLIENTS) {
+    test.concurrent(`a slow reader, ${kind.name}`, () => hold(kind, readSlowly), WITHIN);
+    test.concurrent(`a slow handler, ${kind.name}`, () => hold(kind, uploadIntoSlowHandler), WITHIN);
+  }
+});

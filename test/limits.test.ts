@@ -1,0 +1,257 @@
+/** Every limit: what is over it is refused with the status of its own, and what is under it is not. */
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { existsSync } from "node:fs";
+import { type Client, type ClientRequest, header } from "./support/client.ts";
+import { ALL_CLIENTS, HTTP1, HTTP2, RESETTING_CLIENTS, SLOW_CLIENTS } from "./support/clients.ts";
+import { inTime, until } from "./support/poll.ts";
+import { isAlive, keyOf } from "./support/processes.ts";
+import { RawConnection } from "./support/raw-connection.ts";
+import { startFixture } from "./support/server.ts";
+import { sharedServer } from "./support/shared-server.ts";
+import { expectCutShort } from "./support/short.ts";
+import { othersInFlight, readStats, untilIdle, untilInFlight } from "./support/stats.ts";
+
+// Milliseconds: longer than any deadline in a test and the stop of its server, so that every failure is cleaned up.
+setDefaultTimeout(60_000);
+
+async function statusOf(client: Client, request: ClientRequest): Promise<number> {
+  const response = await client.request(request);
+  await response.body.bytes();
+  return response.status;
+}
+
+async function callsSeen(client: Client): Promise<number> {
+  const response = await client.request({ path: "/calls" });
+  return (await response.body.json<{ calls: number }>()).calls;
+}
+
+describe("maxHeaderBytes", () => {
+  const shared = sharedServer(() => startFixture("server.ts", { options: { maxHeaderBytes: 8_192 } }));
+  const standard = sharedServer(() => startFixture("server.ts"));
+
+  for (const kind of ALL_CLIENTS) {
+    test(`${kind.name}: 431 over 8 KiB, and the handler is not run`, async () => {
+      await using client = await kind.open(shared.server);
+      const before = await callsSeen(client);
+      expect(await statusOf(client, { path: "/hello", headers: { "x-long": "l".repeat(7_000) } })).toBe(200);
+      const over = statusOf(client, { path: "/hello", headers: { "x-long": "l".repeat(9_000) } });
+      // A client that keeps to what the server says it takes need not even ask.
+      if (client.capabilities.keepsToFieldLimit) expect(await over.catch(() => 431)).toBe(431);
+      else expect(await over).toBe(431);
+      expect(await callsSeen(client)).toBe(before + 2);
+    });
+
+    test(`${kind.name}: many small fields count as well`, async () => {
+      await using client = await kind.open(shared.server);
+      const headers = Object.fromEntries(
+        Array.from({ length: 120 }, (_, i) => [`x-field-${i}`, "v".repeat(60)]),
+      );
+      const over = statusOf(client, { path: "/hello", headers });
+      if (client.capabilities.keepsToFieldLimit) expect(await over.catch(() => 431)).toBe(431);
+      else expect(await over).toBe(431);
+      expect(await statusOf(client, { path: "/hello" })).toBe(200);
+    });
+  }
+
+  for (const kind of RESETTING_CLIENTS) {
+    test(`${kind.name}: by default 50 KiB pass and 80 KiB are 431`, async () => {
+      await using client = await kind.open(standard.server);
+      const fields = (kib: number) =>
+        Object.fromEntries(Array.from({ length: kib / 10 }, (_, i) => [`x-field-${i}`, "v".repeat(10_240)]));
+      expect(await statusOf(client, { path: "/hello", headers: fields(50) })).toBe(200);
+      expect(await statusOf(client, { path: "/hello", headers: fields(80) })).toBe(431);
+      expect(await statusOf(client, { path: "/hello" })).toBe(200);
+    });
+  }
+});
+
+describe("maxBodyBytes", () => {
+  const LIMIT = 100_000;
+  const shared = sharedServer(() => startFixture("server.ts", { options: { maxBodyBytes: LIMIT } }));
+
+  for (const kind of ALL_CLIENTS) {
+    test(`${kind.name}: a body of the limit passes`, async () => {
+      await using client = await kind.open(shared.server);
+      expect(await statusOf(client, { path: "/raw", body: new Uint8Array(LIMIT) })).toBe(200);
+      const pieces = async function* () {
+        yield new Uint8Array(LIMIT / 2);
+        yield new Uint8Array(LIMIT / 2);
+      };
+      expect(await statusOf(client, { path: "/raw", body: pieces() })).toBe(200);
+    });
+  }
+
+  for (const kind of SLOW_CLIENTS) {
+    test(`${kind.name}: 413 for a declared length over it, and the handler is not run`, async () => {
+      await using client = await kind.open(shared.server);
+      const before = await callsSeen(client);
+      // Nothing of the body is sent: the head is enough. (Quiche breaks its connection when an upload is stopped.)
+      const withheld = async function* () {
+        await Promise.withResolvers<void>().promise;
+        yield new Uint8Array(LIMIT + 1);
+      };
+      const headers = { "content-length": String(LIMIT + 1) };
+      expect(await statusOf(client, { path: "/raw", headers, body: withheld() })).toBe(413);
+      expect(await callsSeen(client)).toBe(before + 1);
+    });
+
+    test(`${kind.name}: 413 for a streamed body as soon as it is over it`, async () => {
+      await using client = await kind.open(shared.server);
+      const more = Promise.withResolvers<void>();
+      const pieces = async function* () {
+        yield new Uint8Array(LIMIT / 2);
+        yield new Uint8Array(LIMIT / 2 + 1);
+        await more.promise;
+      };
+      const status = statusOf(client, { path: "/raw", body: pieces() });
+      expect(await inTime("the 413, before the body has ended", 5_000, status).finally(more.resolve)).toBe(
+        413,
+      );
+      expect(await statusOf(client, { path: "/hello" })).toBe(200);
+      await untilIdle(client);
+    });
+
+    test(`${kind.name}: a streamed body over it ends a response that has begun`, async () => {
+      await using client = await kind.open(shared.server);
+      const more = Promise.withResolvers<void>();
+      const pieces = async function* () {
+        yield new Uint8Array(1_000);
+        await more.promise;
+        for (let i = 0; i < 10; i++) yield new Uint8Array(LIMIT / 5);
+      };
+      const response = await client.request({ path: "/echo", body: pieces() });
+      expect(response.status).toBe(200);
+      await response.body.read();
+      await expectCutShort(kind.protocol, response.body, more.resolve);
+      await untilIdle(client);
+    });
+  }
+});
+
+describe("requestTimeout", () => {
+  const shared = sharedServer(() =>
+    startFixture("server.ts", { options: { requestTimeout: 400, workers: 2 } }),
+  );
+
+  for (const kind of ALL_CLIENTS) {
+    test(`${kind.name}: 504 for a handler that does not answer`, async () => {
+      await using client = await kind.open(shared.server);
+      const began = performance.now();
+      expect(await statusOf(client, { path: "/hang" })).toBe(504);
+      const took = performance.now() - began;
+      expect(took).toBeGreaterThan(350);
+      expect(took).toBeLessThan(3_000);
+      await untilIdle(client);
+    });
+
+    test(`${kind.name}: a response that has begun may take its time`, async () => {
+      await using client = await kind.open(shared.server);
+      const response = await client.request({ path: "/trickle?count=12&every=60" });
+      expect(response.status).toBe(200);
+      expect((await response.body.text()).match(/data/g)?.length).toBe(12);
+    });
+  }
+
+  for (const kind of RESETTING_CLIENTS) {
+    test(`${kind.name}: a worker stuck in a loop is replaced, and others are served meanwhile`, async () => {
+      const options = { requestTimeout: 400, workers: 2, shutdownTimeout: 500 };
+      await using server = await startFixture("server.ts", { options });
+      await using client = await kind.open(server);
+      const before = (await readStats(client)).workers.map(({ pid }) => keyOf(pid));
+      expect(await statusOf(client, { path: "/spin" })).toBe(504);
+      await until("the end of the stuck worker", 5_000, () => {
+        const alive = before.filter((key) => key !== null && isAlive(key));
+        return alive.length === before.length - 1;
+      });
+      await until("the next", 5_000, async () => (await readStats(client)).workers.length === 2);
+      const statuses = await Promise.all(
+        Array.from({ length: 20 }, () => statusOf(client, { path: "/hello" })),
+      );
+      expect(statuses).toEqual(Array.from({ length: 20 }, () => 200));
+      await untilIdle(client);
+    });
+  }
+
+  test("stats() answers while a worker is stuck in a loop", async () => {
+    await using server = await startFixture("server.ts", { options: { workers: 2, shutdownTimeout: 500 } });
+    await using client = await HTTP2.open(server);
+    const before = await readStats(client);
+    const file = server.scratch.file("spinning");
+    client.request({ path: `/spin?file=${file}` }).catch(() => {});
+    await until("the loop", 5_000, () => existsSync(file));
+    // The least busy worker is asked: the one that is not stuck.
+    const stats = await inTime("the answer", 5_000, readStats(client));
+    expect(stats.reactors[0]?.exchanges.map(({ path }) => path.replace(/\?.*/, "")).sort()).toEqual([
+      "/spin",
+      "/stats",
+    ]);
+    expect(stats.pid).toBe(before.pid);
+  });
+});
+
+describe("maxExchanges and maxQueue", () => {
+  for (const kind of RESETTING_CLIENTS) {
+    test(`${kind.name}: 503 with Retry-After when both are full`, async () => {
+      await using server = await startFixture("server.ts", { options: { maxExchanges: 3, maxQueue: 2 } });
+      await using client = await kind.open(server);
+      await using observer = await HTTP2.open(server);
+      const leave = new AbortController();
+      const waiting: Promise<number>[] = [];
+      const hang = () => {
+        const status = statusOf(client, { path: "/hang", signal: leave.signal });
+        status.catch(() => {});
+        waiting.push(status);
+      };
+      // One place is left for the question.
+      for (let i = 0; i < 2; i++) hang();
+      await untilInFlight(observer, 2);
+      for (let i = 0; i < 3; i++) hang();
+      // All five are in the server when the sixth is refused.
+      const refused = await until("a refusal", 5_000, async () => {
+        const response = await client.request({ path: "/hello", signal: AbortSignal.timeout(1_000) });
+        await response.body.bytes();
+        return response.status === 503 && response;
+      });
+      expect(header(refused, "retry-after")).toMatch(/^[1-9]\d*$/);
+      leave.abort();
+      await Promise.allSettled(waiting);
+      await until("room again", 5_000, async () => (await statusOf(client, { path: "/hello" })) === 200);
+      const stats = await untilIdle(observer);
+      expect(othersInFlight(stats)).toEqual([]);
+      expect(stats.reactors[0]?.protocols[kind.protocol]?.rejected).toBeGreaterThan(0);
+    });
+
+    test(`${kind.name}: what is in the queue is served when there is room`, async () => {
+      await using server = await startFixture("server.ts", { options: { maxExchanges: 1, maxQueue: 50 } });
+      await using client = await kind.open(server);
+      const statuses = await Promise.all(
+        Array.from({ length: 40 }, () => statusOf(client, { path: "/wait?ms=5" })),
+      );
+      expect(statuses).toEqual(Array.from({ length: 40 }, () => 200));
+      await untilIdle(client);
+    });
+  }
+});
+
+describe("keepAliveTimeout", () => {
+  test("an idle HTTP/1.1 connection is closed, a busy one is not", async () => {
+    await using server = await startFixture("server.ts", { options: { keepAliveTimeout: 1_000 } });
+    using idle = await RawConnection.open(server.port);
+    idle.send("GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    await idle.untilReceived(/Hello from HTTP\/1\.1!$/);
+    await using busy = await HTTP1.open(server);
+    const answer = statusOf(busy, { path: "/wait?ms=2500" });
+    await idle.untilClosed(5_000);
+    expect(await answer).toBe(200);
+  });
+
+  test("an idle HTTP/2 connection is closed, a busy one is not", async () => {
+    await using server = await startFixture("server.ts", { options: { keepAliveTimeout: 1_000 } });
+    await using idle = await HTTP2.open(server);
+    expect(await statusOf(idle, { path: "/hello" })).toBe(200);
+    await using busy = await HTTP2.open(server);
+    const answer = statusOf(busy, { path: "/wait?ms=2500" });
+    await until("the close of the idle connection", 5_000, () => "isLost" in idle && idle.isLost === true);
+    expect(await answer).toBe(200);
+  });
+});

@@ -1,0 +1,164 @@
+/** Bytes that no well-behaved client sends: they end no process, and malformed requests never reach a handler. */
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { createSocket } from "node:dgram";
+import net from "node:net";
+import { ALL_CLIENTS, HTTP1, HTTP2 } from "./support/clients.ts";
+import { inTime } from "./support/poll.ts";
+import { Random } from "./support/random.ts";
+import { RawConnection } from "./support/raw-connection.ts";
+import { startFixture } from "./support/server.ts";
+import { sharedServer } from "./support/shared-server.ts";
+import { readStats, untilIdle } from "./support/stats.ts";
+
+// Milliseconds: longer than any deadline in a test and the stop of its server, so that every failure is cleaned up.
+setDefaultTimeout(60_000);
+
+describe("garbage from clients", () => {
+  const shared = sharedServer(() => startFixture("server.ts", { options: { workers: 2 } }));
+
+  async function sendTcp(port: number, bytes: Uint8Array): Promise<void> {
+    const done = Promise.withResolvers<void>();
+    const socket = net.connect(port, "127.0.0.1", () => socket.end(bytes));
+    // Whatever the server does with the connection is right, as long as it stays.
+    socket.on("close", () => done.resolve()).on("error", () => done.resolve());
+    socket.resume();
+    try {
+      await inTime("the server to close the connection", 10_000, done.promise);
+    } finally {
+      socket.destroy();
+    }
+  }
+
+  test("random bytes on TCP, UDP and inside TLS end no process", async () => {
+    const { server } = shared;
+    await using client = await HTTP2.open(server);
+    const before = await readStats(client);
+    const random = new Random(4_242);
+    const udp = createSocket("udp4");
+    try {
+      for (let round = 0; round < 50; round++) {
+        const bytes = random.bytes(1 + random.below(3_000));
+        await sendTcp(server.port, bytes);
+        // As of the long form of QUIC version 1, half of them.
+        const datagram = random.bytes(1_200 + random.below(200));
+        if (round % 2 === 0) datagram.set([0xc0 | random.below(64), 0, 0, 0, 1]);
+        await new Promise((sent) => udp.send(datagram, server.port, "127.0.0.1", sent));
+      }
+      for (const alpn of ["http/1.1", "h2"]) {
+        for (let round = 0; round < 20; round++) {
+          using connection = await RawConnection.open(server.port, alpn);
+          const preface = alpn === "h2" && round % 2 === 0 ? "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" : "";
+          connection.send(preface);
+          connection.send(random.bytes(500 + random.below(2_000)));
+          connection.send("\r\n\r\n");
+          await connection.untilReceived(/./s);
+        }
+      }
+    } finally {
+      udp.close();
+    }
+    for (const kind of ALL_CLIENTS) {
+      await using each = await kind.open(server);
+      const response = await each.request({ path: "/hello" });
+      await response.body.bytes();
+      expect(response.status).toBe(200);
+    }
+    const after = await untilIdle(client);
+    expect(after.reactors.map(({ pid }) => pid)).toEqual(before.reactors.map(({ pid }) => pid));
+    expect(after.workers.map(({ pid }) => pid)).toEqual(before.workers.map(({ pid }) => pid));
+  }, 60_000);
+});
+
+describe("malformed HTTP/1.1 never reaches a handler", () => {
+  const shared = sharedServer(() => startFixture("server.ts"));
+  const MALFORMED: [name: string, bytes: string][] = [
+    ["no Host (RFC 9112 §3.2)", "GET /hello HTTP/1.1\r\n\r\n"],
+    ["two Hosts (RFC 9112 §3.2)", "GET /hello HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"],
+    [
+      "two content-lengths that differ (RFC 9112 §6.3)",
+      "POST /raw HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+    ],
+    [
+      "content-length and transfer-encoding (RFC 9112 §6.1)",
+      "POST /raw HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ],
+    [
+      "a content-length that is no number (RFC 9110 §8.6)",
+      "POST /raw HTTP/1.1\r\nHost: a\r\nContent-Length: ten\r\n\r\n",
+    ],
+    [
+      "a negative content-length (RFC 9110 §8.6)",
+      "POST /raw HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
+    ],
+    [
+      "an unknown transfer-encoding that is last (RFC 9112 §6.1)",
+      "POST /raw HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, cow\r\n\r\n",
+    ],
+    ["a space before the colon (RFC 9112 §5.1)", "GET /hello HTTP/1.1\r\nHost: a\r\nX-Field : b\r\n\r\n"],
+    [
+      "a field name with a space in it (RFC 9110 §5.1)",
+      "GET /hello HTTP/1.1\r\nHost: a\r\nX Field: b\r\n\r\n",
+    ],
+    ["a NUL in a field value (RFC 9110 §5.5)", "GET /hello HTTP/1.1\r\nHost: a\r\nX-Field: b\0c\r\n\r\n"],
+    ["a request line of one word (RFC 9112 §3)", "GET\r\nHost: a\r\n\r\n"],
+    ["no HTTP at all", "\x01\x02\x03\x04 what is this\r\n\r\n"],
+    ["an unknown version (RFC 9110 §2.5)", "GET /hello HTTP/9.9\r\nHost: a\r\n\r\n"],
+  ];
+
+  async function callsSeen(): Promise<number> {
+    await using client = await HTTP1.open(shared.server);
+    const response = await client.request({ path: "/calls" });
+    return (await response.body.json<{ calls: number }>()).calls;
+  }
+
+  for (const [name, bytes] of MALFORMED) {
+    test(name, async () => {
+      const before = await callsSeen();
+      using connection = await RawConnection.open(shared.server.port);
+      connection.send(bytes);
+      const answer = await connection.untilReceived(/\r\n\r\n/);
+      expect(answer).toMatch(/^HTTP\/1\.1 (400|501|505) /);
+      if (!name.includes("version") && !name.includes("transfer-encoding")) {
+        expect(answer).toStartWith("HTTP/1.1 400 ");
+      }
+      expect(await callsSeen()).toBe(before + 1);
+    });
+  }
+
+  test("a broken chunk (RFC 9112 §7.1): the handler does not get a whole body", async () => {
+    using connection = await RawConnection.open(shared.server.port);
+    connection.send(
+      "POST /raw HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nnot-a-size\r\nabc\r\n0\r\n\r\n",
+    );
+    const answer = await connection.untilClosed();
+    expect(answer).not.toMatch(/^HTTP\/1\.1 2/);
+    await using client = await HTTP1.open(shared.server);
+    await untilIdle(client);
+  });
+
+  test("what stands behind a request of doubtful length is not taken for a request (RFC 9112 §11.2)", async () => {
+    const before = await callsSeen();
+    for (const lengths of [
+      "Content-Length: 3\r\nContent-Length: 4\r\n",
+      "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n",
+      "Content-Length: ten\r\n",
+    ]) {
+      using connection = await RawConnection.open(shared.server.port);
+      const smuggled = "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n";
+      connection.send(`POST /raw HTTP/1.1\r\nHost: a\r\n${lengths}\r\n0\r\n\r\n${smuggled}`);
+      const answer = await connection.untilClosed();
+      expect(answer).toStartWith("HTTP/1.1 400 ");
+      expect(answer.match(/HTTP\/1\.1 /g)).toHaveLength(1);
+    }
+    expect(await callsSeen()).toBe(before + 1);
+  });
+
+  test("pipelined requests are answered in order (RFC 9112 §9.3.2)", async () => {
+    using connection = await RawConnection.open(shared.server.port);
+    const get = (path: string) => `GET ${path} HTTP/1.1\r\nHost: a\r\n\r\n`;
+    connection.send(get("/wait?ms=100") + get("/hello") + get("/status?code=404"));
+    const text = await connection.untilReceived(/404 Not Found[\s\S]*\r\n\r\n/);
+    expect(text.match(/HTTP\/1\.1 \d+/g)).toEqual(["HTTP/1.1 200", "HTTP/1.1 200", "HTTP/1.1 404"]);
+    expect(text.indexOf("waited as GET")).toBeLessThan(text.indexOf("Hello from HTTP/1.1!"));
+  });
+});

@@ -1,0 +1,221 @@
+/** The end of a server: what is in flight finishes, and nothing is left behind. */
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { createSocket } from "node:dgram";
+import { existsSync } from "node:fs";
+import net from "node:net";
+import type { Client } from "./support/client.ts";
+import { ALL_CLIENTS, HTTP1, HTTP2, SLOW_CLIENTS } from "./support/clients.ts";
+import { until } from "./support/poll.ts";
+import { RawConnection } from "./support/raw-connection.ts";
+import { fixture, startCli, startFixture, type TestServer } from "./support/server.ts";
+import { untilInFlight } from "./support/stats.ts";
+
+// Milliseconds: longer than any deadline in a test and the stop of its server, so that every failure is cleaned up.
+setDefaultTimeout(60_000);
+
+async function bindable(port: number): Promise<void> {
+  const tcp = net.createServer();
+  const tcpBound = Promise.withResolvers<void>();
+  tcp.once("error", tcpBound.reject).listen(port, "127.0.0.1", () => tcpBound.resolve());
+  const udp = createSocket("udp4");
+  const udpBound = Promise.withResolvers<void>();
+  udp.once("error", udpBound.reject).bind(port, "127.0.0.1", () => udpBound.resolve());
+  try {
+    await Promise.all([tcpBound.promise, udpBound.promise]);
+  } finally {
+    tcp.close();
+    udp.close();
+  }
+}
+
+async function textOf(client: Client, path: string): Promise<[status: number, text: string]> {
+  const response = await client.request({ path });
+  return [response.status, await response.body.text()];
+}
+
+/** Has one worker stuck in a loop. */
+async function spin(server: TestServer, client: Client): Promise<void> {
+  const file = server.scratch.file("spinning");
+  client.request({ path: `/spin?file=${file}` }).catch(() => {});
+  await until("the loop", 5_000, () => existsSync(file));
+}
+
+/** Nothing is left of it: no process, no file, and both ports can be bound. */
+async function endedCleanly(server: TestServer): Promise<void> {
+  expect(await server.ended()).toBe(0);
+  await server.leavesNothing();
+  await bindable(server.port);
+}
+
+describe("a graceful shutdown", () => {
+  for (const signal of ["SIGTERM", "SIGINT"] as const) {
+    test(`${signal}: requests in flight on every protocol finish, then exit code 0 and nothing is left`, async () => {
+      await using server = await startFixture("server.ts", { options: { workers: 2, reactors: 1 } });
+      await using observer = await HTTP2.open(server);
+      const clients = await Promise.all(ALL_CLIENTS.map((kind) => kind.open(server)));
+      try {
+        const waits = clients.map((client) => textOf(client, "/wait?ms=1000"));
+        const streams = clients.map((client) => textOf(client, "/trickle?count=20&every=50"));
+        await untilInFlight(observer, 2 * clients.length);
+        server.kill(signal);
+        const began = performance.now();
+        const all = await Promise.all([...waits, ...streams]);
+        for (const [status, text] of all) {
+          expect(status).toBe(200);
+          expect(text === "waited as GET" || text.match(/data: \d+\n\n/g)?.length === 20).toBe(true);
+        }
+        await endedCleanly(server);
+        expect(performance.now() - began).toBeLessThan(6_000);
+        expect(server.stderr).not.toMatch(/error/i);
+      } finally {
+        for (const client of clients) await client.close();
+      }
+    });
+  }
+
+  for (const kind of SLOW_CLIENTS) {
+    test(`a response that a slow client is still reading arrives whole, ${kind.name}`, async () => {
+      await using server = await startFixture("server.ts");
+      await using client = await kind.open(server);
+      const size = 8_000_000;
+      const response = await client.request({ path: `/stream?bytes=${size}` });
+      let length = (await response.body.read())?.length ?? 0;
+      server.kill("SIGTERM");
+      const began = performance.now();
+      for await (const chunk of response.body) {
+        length += chunk.length;
+        // 5 MB/s.
+        const early = began + length / 5_000 - performance.now();
+        if (early > 0) await Bun.sleep(early);
+      }
+      expect(length).toBe(size);
+      await endedCleanly(server);
+    });
+  }
+
+  test("with several reactors", async () => {
+    await using server = await startFixture("server.ts", { options: { workers: 2, reactors: 2 } });
+    for (const kind of ALL_CLIENTS) {
+      await using client = await kind.open(server);
+      expect((await textOf(client, "/hello"))[0]).toBe(200);
+    }
+    server.kill("SIGTERM");
+    await endedCleanly(server);
+  });
+
+  test("by the command line's launcher", async () => {
+    await using server = await startCli(fixture("app.ts"), { flags: { workers: 2 } });
+    await using client = await HTTP1.open(server);
+    expect((await textOf(client, "/hello"))[0]).toBe(200);
+    server.kill("SIGINT");
+    await endedCleanly(server);
+  });
+
+  test("idle connections do not hold it up", async () => {
+    await using server = await startFixture("server.ts");
+    const clients = await Promise.all(ALL_CLIENTS.map((kind) => kind.open(server)));
+    using silent = await RawConnection.open(server.port);
+    try {
+      for (const client of clients) await textOf(client, "/hello");
+      const began = performance.now();
+      server.kill("SIGTERM");
+      await endedCleanly(server);
+      expect(performance.now() - began).toBeLessThan(4_000);
+      await silent.untilClosed();
+    } finally {
+      for (const client of clients) await client.close();
+    }
+  });
+
+  test("no new connection is taken, and HTTP/1.1 is told that the connection closes", async () => {
+    await using server = await startFixture("server.ts");
+    await using observer = await HTTP2.open(server);
+    using connection = await RawConnection.open(server.port);
+    connection.send("GET /wait?ms=1500 HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    await untilInFlight(observer, 1);
+    server.kill("SIGTERM");
+    await until("refused connections", 1_200, async () => {
+      const { promise, resolve } = Promise.withResolvers<boolean>();
+      const socket = net.connect(server.port, "127.0.0.1", () => resolve(false));
+      socket.on("error", () => resolve(true));
+      const isRefused = await promise;
+      socket.destroy();
+      return isRefused;
+    });
+    const answer = await connection.untilClosed();
+    expect(answer).toStartWith("HTTP/1.1 200 ");
+    expect(answer).toMatch(/^connection: close\r$/im);
+    expect(answer).toEndWith("waited as GET");
+    await endedCleanly(server);
+  });
+
+  test("shutdownTimeout ends what does not finish", async () => {
+    await using server = await startFixture("server.ts", { options: { shutdownTimeout: 500 } });
+    await using observer = await HTTP2.open(server);
+    const clients = await Promise.all(ALL_CLIENTS.map((kind) => kind.open(server)));
+    try {
+      const hanging = clients.map((client) => client.request({ path: "/hang" }));
+      for (const each of hanging) each.catch(() => {});
+      await untilInFlight(observer, clients.length);
+      const began = performance.now();
+      server.kill("SIGTERM");
+      await endedCleanly(server);
+      expect(performance.now() - began).toBeLessThan(5_000);
+    } finally {
+      for (const client of clients) await client.close();
+    }
+  });
+
+  test("a handler stuck in a loop does not hold it up for longer than shutdownTimeout", async () => {
+    await using server = await startFixture("server.ts", { options: { shutdownTimeout: 500, workers: 2 } });
+    await using client = await HTTP2.open(server);
+    await spin(server, client);
+    const began = performance.now();
+    server.kill("SIGTERM");
+    await endedCleanly(server);
+    expect(performance.now() - began).toBeLessThan(6_000);
+  });
+});
+
+describe("an end that is not graceful", () => {
+  test("kill -9 of the manager leaves no process and no port behind", async () => {
+    await using server = await startFixture("server.ts", { options: { workers: 2, reactors: 2 } });
+    await using client = await HTTP1.open(server);
+    expect((await textOf(client, "/hello"))[0]).toBe(200);
+    expect(server.remaining().length).toBeGreaterThanOrEqual(4);
+    server.kill("SIGKILL");
+    expect(await server.ended()).toBe("SIGKILL");
+    await until("every process to end", 5_000, () => server.remaining().length === 0);
+    await bindable(server.port);
+  });
+
+  test("kill -9 of the manager with requests in flight and a stuck worker leaves no process behind", async () => {
+    await using server = await startFixture("server.ts", { options: { workers: 2 } });
+    await using client = await HTTP2.open(server);
+    for (const path of ["/hang", "/begin"]) client.request({ path }).catch(() => {});
+    await untilInFlight(client, 2);
+    await spin(server, client);
+    server.kill("SIGKILL");
+    expect(await server.ended()).toBe("SIGKILL");
+    await until("every process to end", 5_000, () => server.remaining().length === 0);
+  });
+
+  test("a second signal ends at once what the first is waiting for", async () => {
+    await using server = await startFixture("server.ts", { options: { shutdownTimeout: 60_000 } });
+    await using client = await HTTP2.open(server);
+    client.request({ path: "/hang" }).catch(() => {});
+    await untilInFlight(client, 1);
+    server.kill("SIGTERM");
+    await until("refused connections", 5_000, async () => {
+      const { promise, resolve } = Promise.withResolvers<boolean>();
+      const socket = net.connect(server.port, "127.0.0.1", () => resolve(false));
+      socket.on("error", () => resolve(true));
+      const isRefused = await promise;
+      socket.destroy();
+      return isRefused;
+    });
+    server.kill("SIGTERM");
+    await server.ended(5_000);
+    await until("every process to end", 5_000, () => server.remaining().length === 0);
+  });
+});
