@@ -1,0 +1,22 @@
+/** The same answers in the event form: run as `bun event.ts CERT KEY`, with one reactor and one worker. */
+import { Server } from "../../src/index.ts";
+import { CHUNK, GREETING, STREAM_BYTES } from "./answers.ts";
+
+const [cert, key] = process.argv.slice(2);
+if (cert === undefined || key === undefined) throw new Error("usage: bun event.ts CERT KEY");
+
+const server = new Server("127.0.0.1", 0, { mode: "process", workers: 1, reactors: 1, tls: { cert, key } });
+
+server.on("request", async (request, response) => {
+  if (request.server.path_info !== "/stream") {
+    response.header("content-type", "text/plain");
+    response.end(GREETING);
+    return;
+  }
+  response.header("content-type", "application/octet-stream");
+  for (let left = STREAM_BYTES; left > 0; left -= CHUNK.byteLength) await response.write(CHUNK);
+  response.end();
+});
+
+await server.start();
+console.log(`tercet: ready on https://localhost:${server.port} (${server.protocols.join(", ")})`);
