@@ -12,6 +12,11 @@ const MAX_IDLE_SECONDS = 255;
 const WATCH_AFTER = 100;
 /** Milliseconds. */
 const DRAIN_CHECK_INTERVAL = 20;
+/**
+ * The engine calls a response done when it has taken the last of it, with megabytes perhaps still to be sent, and tells
+ * nothing of what its client has received. So it is given this long after the last response. Milliseconds.
+ */
+const LINGER = 1000;
 
 type NativeServer = Bun.Server<undefined>;
 
@@ -21,8 +26,8 @@ export async function listenHttp3Native(options: ListenerOptions, host: Listener
   // The engine itself would share the port with whoever has it, and say nothing.
   if (!options.reusePort) await bindUdp(options.host, options.port);
   const watch = new Watch();
-  const inits = new ResponseInits();
-  const abandoned = new Set<ResponseStream>();
+  const shared: Shared = { inits: new ResponseInits(), abandoned: new Set(), lastEnd: 0 };
+  const { abandoned } = shared;
   const server: NativeServer = Bun.serve({
     hostname: options.host,
     port: options.port,
@@ -36,7 +41,7 @@ export async function listenHttp3Native(options: ListenerOptions, host: Listener
     maxRequestBodySize: Number.MAX_SAFE_INTEGER,
     fetch(request, server) {
       return new Promise<Response>((resolve) => {
-        const exchange = new NativeExchange(host.nextId(), request, server, inits, abandoned, resolve);
+        const exchange = new NativeExchange(host.nextId(), request, server, shared, resolve);
         watch.add(exchange);
         host.accept(exchange);
       });
@@ -57,9 +62,21 @@ export async function listenHttp3Native(options: ListenerOptions, host: Listener
       });
       await Promise.race([stopped, onlyAbandonedLeft]);
       clearInterval(checks);
+      await new Promise((resolve) => {
+        setTimeout(resolve, shared.lastEnd + LINGER - performance.now());
+      });
     },
     close: () => server.stop(true),
   };
+}
+
+/** What the exchanges of the listener share. */
+interface Shared {
+  readonly inits: ResponseInits;
+  /** Responses that were left without their end. */
+  readonly abandoned: Set<ResponseStream>;
+  /** When the engine was last handed the end of a response, by `performance.now()`. */
+  lastEnd: number;
 }
 
 /** What the engine takes for a response head, kept by the head's identity: one that repeats is the same object. */
@@ -117,8 +134,7 @@ class NativeExchange implements Exchange, Sink {
   /** Until the response is handed over. */
   #request: Request | null;
   #resolve: ((response: Response) => void) | null;
-  readonly #inits: ResponseInits;
-  readonly #abandoned: Set<ResponseStream>;
+  readonly #shared: Shared;
   /** Null until the response streams. */
   #response: ResponseStream | null = null;
 
@@ -126,14 +142,12 @@ class NativeExchange implements Exchange, Sink {
     id: ExchangeId,
     request: Request,
     server: NativeServer,
-    inits: ResponseInits,
-    abandoned: Set<ResponseStream>,
+    shared: Shared,
     resolve: (response: Response) => void,
   ) {
     this.id = id;
     this.#request = request;
-    this.#inits = inits;
-    this.#abandoned = abandoned;
+    this.#shared = shared;
     this.#resolve = resolve;
     this.receivedAt = performance.timeOrigin + performance.now();
     this.method = request.method;
@@ -203,7 +217,8 @@ class NativeExchange implements Exchange, Sink {
   respond(head: ResponseHead, body: Uint8Array | null): void {
     this.headSent = true;
     this.#request = null;
-    this.#resolve?.(new Response(body, this.#inits.of(head)));
+    this.#shared.lastEnd = performance.now();
+    this.#resolve?.(new Response(body, this.#shared.inits.of(head)));
     this.#resolve = null;
   }
 
@@ -217,9 +232,9 @@ class NativeExchange implements Exchange, Sink {
       fieldValue(head.fields, "content-type")?.startsWith("text/event-stream") ?? false,
       () => this.onDrain?.(),
       () => this.lost(),
-      this.#abandoned,
+      this.#shared.abandoned,
     );
-    this.#resolve?.(new Response(this.#response.readable, this.#inits.of(head)));
+    this.#resolve?.(new Response(this.#response.readable, this.#shared.inits.of(head)));
     this.#resolve = null;
   }
 
@@ -229,6 +244,7 @@ class NativeExchange implements Exchange, Sink {
 
   end(): void {
     this.#request = null;
+    this.#shared.lastEnd = performance.now();
     this.#response?.end();
   }
 
