@@ -47,7 +47,7 @@ async function echo(
     expect(response.status).toBe(200);
     return response.body.digest();
   });
-  return inTime("the echo", STALLED_AFTER, Promise.all(answers));
+  return await inTime("the echo", STALLED_AFTER, Promise.all(answers));
 }
 
 /**
