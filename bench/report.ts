@@ -33,9 +33,12 @@ function row(samples: Samples, metric: Metric, target: Target | null): string[] 
   const { label, show } = SHOWN[metric];
   const values = (name: ServerName) => samples[name].map((measurement) => measurement[metric]);
   const [raw, event, fetch] = [values("raw"), values("event"), values("fetch")];
-  const ratio = median(event) / median(raw);
-  const each = event.map((value, index) => (value / (raw[index] ?? Number.NaN)).toFixed(2)).join(" ");
-  const fetchCells = [show(median(fetch)), (median(fetch) / median(raw)).toFixed(2)];
+  // Neighbours in time are compared: the machine's own speed drifts more than the ratio does.
+  const ratios = event.map((value, index) => value / (raw[index] ?? Number.NaN));
+  const fetchRatios = fetch.map((value, index) => value / (raw[index] ?? Number.NaN));
+  const ratio = median(ratios);
+  const each = ratios.map((value) => value.toFixed(2)).join(" ");
+  const fetchCells = [show(median(fetch)), median(fetchRatios).toFixed(2)];
   const cells = [label, show(median(raw)), show(median(event)), ratio.toFixed(2), each, ...fetchCells];
   if (target?.metric !== metric) return [...cells, "", ""];
   return [...cells, `${target.bound} ${target.ratio}`, verdict(samples, ratio, target)];

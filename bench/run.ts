@@ -1,7 +1,7 @@
 /**
  * `npm run bench`: a raw Bun.serve and Tercet (one reactor, one worker; in the event form and in the fetch form),
- * started one after another and loaded with the same HTTP/3 generator, in interleaved repetitions; then a table of
- * medians and ratios beside the project's targets.
+ * started one after another and loaded in turn by the same HTTP/3 generator, three times; then a table of medians and
+ * ratios beside the project's targets.
  * A run in which any request failed is not reported: the exit code is 1.
  *
  *   --quick       one short repetition: shows that all of it works, measures nothing well
@@ -14,7 +14,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { generate } from "selfsigned";
 import { h2load } from "./h2load.ts";
-import { BenchError, COMPARISONS, fraction, type Generator, type Measurement } from "./load.ts";
+import { BenchError, COMPARISONS, fraction, type Generator, type Load, type Measurement } from "./load.ts";
 import { ownGenerator } from "./own.ts";
 import { table } from "./report.ts";
 import { type Certificate, SERVER_NAMES, type ServerName, startServer } from "./servers.ts";
@@ -33,26 +33,25 @@ async function makeCertificate(folder: string): Promise<Certificate> {
   return certificate;
 }
 
-/** One repetition of one server: started, warmed up, measured with every load, stopped. */
+type Servers = Readonly<Record<ServerName, { readonly port: number }>>;
+
+/** One load on each server in turn, so that what a noisy machine does to one it does to its neighbours. */
 async function measure(
-  name: ServerName,
-  certificate: Certificate,
+  servers: Servers,
+  order: readonly ServerName[],
+  load: Load,
   generator: Generator,
-  quick: boolean,
   signal: AbortSignal,
-): Promise<Map<string, Measurement>> {
-  await using server = await startServer(name, certificate);
-  const measurements = new Map<string, Measurement>();
-  for (const { load } of COMPARISONS) {
+): Promise<Record<ServerName, Measurement>> {
+  const measurements: Partial<Record<ServerName, Measurement>> = {};
+  for (const name of order) {
     try {
-      await generator.run(server.port, fraction(load, quick ? QUICK : WARM_UP), signal);
-      const measured = quick ? fraction(load, QUICK) : load;
-      measurements.set(load.name, await generator.run(server.port, measured, signal));
+      measurements[name] = await generator.run(servers[name].port, load, signal);
     } catch (error) {
       throw error instanceof BenchError ? new BenchError(`${name}, ${load.name}: ${error.message}`) : error;
     }
   }
-  return measurements;
+  return measurements as Record<ServerName, Measurement>;
 }
 
 function parseOptions() {
@@ -79,12 +78,19 @@ async function main(signal: AbortSignal): Promise<void> {
   const folder = await mkdtemp(join(tmpdir(), "tercet-bench-"));
   try {
     const certificate = await makeCertificate(folder);
-    for (let repetition = 0; repetition < repetitions; repetition += 1) {
-      const order = repetition % 2 === 0 ? SERVER_NAMES : SERVER_NAMES.toReversed();
-      for (const name of order) {
-        console.error(`bench: repetition ${repetition + 1} of ${repetitions}: ${name}`);
-        const measurements = await measure(name, certificate, generator, quick, signal);
-        for (const [load, measurement] of measurements) results.get(load)?.[name].push(measurement);
+    // Started one after another. While one is loaded the others wait, and take no time.
+    await using raw = await startServer("raw", certificate);
+    await using event = await startServer("event", certificate);
+    await using fetch = await startServer("fetch", certificate);
+    const servers = { raw, event, fetch };
+    for (const { load } of COMPARISONS) {
+      console.error(`bench: ${load.name}`);
+      await measure(servers, SERVER_NAMES, fraction(load, quick ? QUICK : WARM_UP), generator, signal);
+      for (let repetition = 0; repetition < repetitions; repetition += 1) {
+        const order = repetition % 2 === 0 ? SERVER_NAMES : SERVER_NAMES.toReversed();
+        const measured = quick ? fraction(load, QUICK) : load;
+        const found = await measure(servers, order, measured, generator, signal);
+        for (const name of SERVER_NAMES) results.get(load.name)?.[name].push(found[name]);
       }
     }
   } finally {

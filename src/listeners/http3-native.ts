@@ -42,7 +42,7 @@ export async function listenHttp3Native(options: ListenerOptions, host: Listener
     fetch(request, server) {
       return new Promise<Response>((resolve) => {
         const exchange = new NativeExchange(host.nextId(), request, server, shared, resolve);
-        watch.add(exchange);
+        watch.add(exchange, server);
         host.accept(exchange);
       });
     },
@@ -62,8 +62,10 @@ export async function listenHttp3Native(options: ListenerOptions, host: Listener
       });
       await Promise.race([stopped, onlyAbandonedLeft]);
       clearInterval(checks);
+      const left = shared.lastEnd + LINGER - performance.now();
+      if (left <= 0) return;
       await new Promise((resolve) => {
-        setTimeout(resolve, shared.lastEnd + LINGER - performance.now());
+        setTimeout(resolve, left);
       });
     },
     close: () => server.stop(true),
@@ -96,6 +98,8 @@ class ResponseInits {
   }
 }
 
+const TIME_ORIGIN = performance.timeOrigin;
+
 /**
  * Has exchanges told when their client goes away, once they are a few milliseconds old: an AbortSignal a request costs
  * the reactor a tenth of its speed.
@@ -103,14 +107,14 @@ class ResponseInits {
 class Watch {
   #fresh: NativeExchange[] = [];
 
-  add(exchange: NativeExchange): void {
-    if (this.#fresh.push(exchange) === 1) setTimeout(() => this.#watch(), WATCH_AFTER);
+  add(exchange: NativeExchange, server: NativeServer): void {
+    if (this.#fresh.push(exchange) === 1) setTimeout(() => this.#watch(server), WATCH_AFTER);
   }
 
-  #watch(): void {
+  #watch(server: NativeServer): void {
     const fresh = this.#fresh;
     this.#fresh = [];
-    for (const exchange of fresh) exchange.watch();
+    for (const exchange of fresh) exchange.watch(server);
   }
 }
 
@@ -149,7 +153,7 @@ class NativeExchange implements Exchange, Sink {
     this.#request = request;
     this.#shared = shared;
     this.#resolve = resolve;
-    this.receivedAt = performance.timeOrigin + performance.now();
+    this.receivedAt = TIME_ORIGIN + performance.now();
     this.method = request.method;
     const url = request.url;
     this.path = url === "*" ? url : url.slice(url.indexOf("/", 8));
@@ -168,8 +172,6 @@ class NativeExchange implements Exchange, Sink {
     this.remotePort = peer?.port ?? 0;
     this.localPort = server.port as number;
     this.body = request.body === null ? null : new NativeBody(request, contentLength(fields));
-    // The engine's idle timeout would end a request whose handler is merely slow.
-    server.timeout(request, 0);
   }
 
   get protocol(): "HTTP/3" {
@@ -197,11 +199,14 @@ class NativeExchange implements Exchange, Sink {
     return this;
   }
 
-  /** Has the engine tell when the client goes away. */
-  watch(): void {
-    const signal = this.#request?.signal;
-    if (signal?.aborted) this.lost();
-    else signal?.addEventListener("abort", () => this.lost());
+  /** Has the engine tell when the client goes away, and not end what is merely slow. */
+  watch(server: NativeServer): void {
+    if (this.#request === null) return;
+    // The idle timeout counts while a handler works, too.
+    server.timeout(this.#request, 0);
+    const { signal } = this.#request;
+    if (signal.aborted) this.lost();
+    else signal.addEventListener("abort", () => this.lost());
   }
 
   /** The client has gone, or has reset the stream. */

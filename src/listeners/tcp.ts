@@ -88,6 +88,8 @@ class TcpListener implements Listener {
   #plain(options: ListenerOptions): Server {
     const server = createServer({ maxHeaderSize: options.maxHeaderBytes * ENGINE_HEADER_SLACK });
     server.keepAliveTimeout = options.keepAliveTimeout;
+    // How many lines there may be follows from `maxHeaderBytes`, which counts 32 for each.
+    server.maxHeadersCount = 0;
     server.on("connection", (socket: Socket) => this.#connected(socket));
     server.on("request", (request, response) => this.#request(request, response));
     server.on("clientError", refuseGarbage);
@@ -100,6 +102,8 @@ class TcpListener implements Listener {
       allowHTTP1: true,
       ...tls,
       settings: { maxHeaderListSize: maxHeaderSize },
+      // How many lines there may be follows from `maxHeaderBytes`, which counts 32 for each.
+      maxHeaderListPairs: maxHeaderSize,
       // biome-ignore lint/suspicious/noExplicitAny: handed on to node:http's parser, which the types leave out
       ...({ maxHeaderSize } as any),
     });
