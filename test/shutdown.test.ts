@@ -13,7 +13,12 @@ import { untilInFlight } from "./support/stats.ts";
 // Milliseconds: longer than any deadline in a test and the stop of its server, so that every failure is cleaned up.
 setDefaultTimeout(60_000);
 
-async function bindable(port: number): Promise<void> {
+/** Both ports can be bound. A process shows as ended a moment before its last thread has let go of its sockets. */
+function bindable(port: number): Promise<boolean> {
+  return until("the port to be free", 2_000, () => bindOnce(port));
+}
+
+async function bindOnce(port: number): Promise<true> {
   const tcp = net.createServer();
   const tcpBound = Promise.withResolvers<void>();
   tcp.once("error", tcpBound.reject).listen(port, "127.0.0.1", () => tcpBound.resolve());
@@ -22,8 +27,9 @@ async function bindable(port: number): Promise<void> {
   udp.once("error", udpBound.reject).bind(port, "127.0.0.1", () => udpBound.resolve());
   try {
     await Promise.all([tcpBound.promise, udpBound.promise]);
+    return true;
   } finally {
-    tcp.close();
+    if (tcp.listening) tcp.close();
     udp.close();
   }
 }
