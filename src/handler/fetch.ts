@@ -3,7 +3,7 @@ import type { Exchange, Sink } from "../exchange.ts";
 import { toBytes } from "../http/body.ts";
 import { isConnectionSpecific, unsendableFieldLine } from "../http/fields.ts";
 import { forbidsBody } from "../http/semantics.ts";
-import { bodyStreamOf, headerOf, onAbort } from "./request.ts";
+import { bodyStreamOf, headerOf, onAbort, signalOf } from "./request.ts";
 import type { ExchangeHandler } from "./run.ts";
 import { wholeBodyOf } from "./web-response.ts";
 
@@ -47,7 +47,7 @@ function webRequestOf(exchange: Exchange): Request | null {
 /** A `Request` that makes its signal when it is asked for: most handlers never do. */
 class ExchangeRequest extends Request {
   readonly #exchange: Exchange;
-  #abort: AbortController | null = null;
+  #signal: AbortSignal | null = null;
 
   constructor(exchange: Exchange, url: string, init: RequestInit) {
     super(url, init);
@@ -58,18 +58,10 @@ class ExchangeRequest extends Request {
     // The types declare a property where the platform has an accessor, which a class may not override with one.
     Object.defineProperty(ExchangeRequest.prototype, "signal", {
       get(this: ExchangeRequest) {
-        return this.#makeSignal();
+        this.#signal ??= signalOf(this.#exchange);
+        return this.#signal;
       },
     });
-  }
-
-  #makeSignal(): AbortSignal {
-    if (this.#abort === null) {
-      const abort = new AbortController();
-      this.#abort = abort;
-      onAbort(this.#exchange, () => abort.abort());
-    }
-    return this.#abort.signal;
   }
 }
 

@@ -25,7 +25,7 @@ export class HttpRequest {
   #server: ServerVariables | null = null;
   #body: ReadableStream<Uint8Array> | null = null;
   #content: Promise<Buffer> | null = null;
-  #abort: AbortController | null = null;
+  #signal: AbortSignal | null = null;
 
   constructor(exchange: Exchange) {
     this.#exchange = exchange;
@@ -52,12 +52,8 @@ export class HttpRequest {
 
   /** Aborts when the client goes away, or the server has given the request up. */
   get signal(): AbortSignal {
-    if (this.#abort === null) {
-      const abort = new AbortController();
-      this.#abort = abort;
-      onAbort(this.#exchange, () => abort.abort());
-    }
-    return this.#abort.signal;
+    this.#signal ??= signalOf(this.#exchange);
+    return this.#signal;
   }
 
   /** The body as a stream, pulled as it is read; null where the request has none. Excludes `rawContent`. */
@@ -86,6 +82,13 @@ export function onAbort(exchange: Exchange, told: () => void): void {
     before?.(exchange);
     told();
   };
+}
+
+/** A new signal that aborts when the exchange is aborted. */
+export function signalOf(exchange: Exchange): AbortSignal {
+  const abort = new AbortController();
+  onAbort(exchange, () => abort.abort());
+  return abort.signal;
 }
 
 /** A request's body as a web stream: each pull is one read, so that what nobody reads stays with the client. */

@@ -1,6 +1,6 @@
 /** Runs a handler on an exchange, and answers for it when it fails. */
 import { BodyLostError, type Exchange, nameOf } from "../exchange.ts";
-import { failureResponse, forbidsBody } from "../http/semantics.ts";
+import { failureResponse } from "../http/semantics.ts";
 import { HttpRequest } from "./request.ts";
 import { HttpResponse } from "./response.ts";
 
@@ -34,8 +34,8 @@ function fail(exchange: Exchange, error: unknown, log: (line: string) => void): 
     sink.abort("the handler failed");
     return;
   }
-  const { head, body } = failureResponse(500, null);
-  sink.respond(head, forbidsBody(exchange.method, head.status) ? null : body);
+  const { head, body } = failureResponse(exchange.method, 500, null);
+  sink.respond(head, body);
 }
 
 /** A handler that was waiting for its client may well fail with just this, and need not be told of twice. */

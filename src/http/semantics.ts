@@ -19,11 +19,12 @@ export function forbidsBody(method: string, status: number): boolean {
  * nothing about the server.
  */
 export function failureResponse(
+  method: string,
   status: FailureStatus,
   reason: string | null,
-): { head: ResponseHead; body: Uint8Array } {
+): { head: ResponseHead; body: Uint8Array | null } {
   const body = Buffer.from(`${status} ${STATUS_CODES[status]}${reason === null ? "" : `: ${reason}`}\n`);
   const fields = ["content-type", "text/plain; charset=utf-8", "content-length", String(body.length)];
   if (status === 503) fields.push("retry-after", "1");
-  return { head: { status, fields }, body };
+  return { head: { status, fields }, body: forbidsBody(method, status) ? null : body };
 }

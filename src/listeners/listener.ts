@@ -40,3 +40,8 @@ export interface Listener {
 export function plainAddress(address: string): string {
   return address.startsWith("::ffff:") ? address.slice("::ffff:".length) : address;
 }
+
+/** An engine's own limit of a head, in bytes: above ours, so that a head that is too large gets our 431. */
+export function engineHeaderBytes(maxHeaderBytes: number): number {
+  return maxHeaderBytes * 4;
+}

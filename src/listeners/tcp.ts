@@ -10,11 +10,14 @@ import type { AddressInfo, Server, Socket } from "node:net";
 import type { Protocol } from "../exchange.ts";
 import { Http1Exchange } from "./http1.ts";
 import { Http2Exchange, rawHeaders } from "./http2.ts";
-import { type Listener, type ListenerHost, type ListenerOptions, plainAddress } from "./listener.ts";
+import {
+  engineHeaderBytes,
+  type Listener,
+  type ListenerHost,
+  type ListenerOptions,
+  plainAddress,
+} from "./listener.ts";
 import type { ConnectionFacts } from "./tcp-exchange.ts";
-
-/** The engine's own limit stands above ours, so that a head that is too large gets our 431. */
-const ENGINE_HEADER_SLACK = 4;
 
 export function listenTcp(options: ListenerOptions, host: ListenerHost): Promise<Listener> {
   const listener = new TcpListener(options, host);
@@ -86,7 +89,7 @@ class TcpListener implements Listener {
   }
 
   #plain(options: ListenerOptions): Server {
-    const server = createServer({ maxHeaderSize: options.maxHeaderBytes * ENGINE_HEADER_SLACK });
+    const server = createServer({ maxHeaderSize: engineHeaderBytes(options.maxHeaderBytes) });
     server.keepAliveTimeout = options.keepAliveTimeout;
     // How many lines there may be follows from `maxHeaderBytes`, which counts 32 for each.
     server.maxHeadersCount = 0;
@@ -97,7 +100,7 @@ class TcpListener implements Listener {
   }
 
   #secure(options: ListenerOptions, tls: { cert: string; key: string }): Server {
-    const maxHeaderSize = options.maxHeaderBytes * ENGINE_HEADER_SLACK;
+    const maxHeaderSize = engineHeaderBytes(options.maxHeaderBytes);
     const server = createSecureServer({
       allowHTTP1: true,
       ...tls,

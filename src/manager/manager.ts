@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Protocol } from "../exchange.ts";
+import { engineHeaderBytes } from "../listeners/listener.ts";
 import { bindTcp, bindUdp } from "../listeners/ports.ts";
 import type { ResolvedOptions } from "../options.ts";
 import type { Certificate } from "./certificate.ts";
@@ -41,8 +42,6 @@ export interface ManagerConfig {
 }
 
 const REACTOR_SCRIPT = fileURLToPath(new URL("../reactor/main.ts", import.meta.url));
-/** The engine's own limit of a head stands above ours, so that one that is too large gets our 431. Times. */
-const ENGINE_HEADER_SLACK = 4;
 /** Milliseconds for a process to leave after it was told to; then it is killed. */
 const LEAVE_TIMEOUT = 3000;
 /** Milliseconds within which a process that is well says how it is. */
@@ -149,7 +148,7 @@ export class Manager {
       {
         script: REACTOR_SCRIPT,
         args: [],
-        execArgv: [`--max-http-header-size=${options.maxHeaderBytes * ENGINE_HEADER_SLACK}`],
+        execArgv: [`--max-http-header-size=${engineHeaderBytes(options.maxHeaderBytes)}`],
         env: process.env,
       },
       {

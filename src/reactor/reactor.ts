@@ -5,7 +5,7 @@
 import type { Socket } from "node:net";
 import { type Exchange, type ExchangeId, type FailureStatus, nameOf } from "../exchange.ts";
 import { type HeadLimits, refusalOf } from "../http/fields.ts";
-import { failureResponse, forbidsBody, isIdempotent } from "../http/semantics.ts";
+import { failureResponse, isIdempotent } from "../http/semantics.ts";
 import type { ListenerHost } from "../listeners/listener.ts";
 import { Dispatcher, type DispatchLimits } from "./dispatcher.ts";
 import { Flight } from "./flight.ts";
@@ -297,8 +297,8 @@ function woken(flight: Flight): Promise<void> {
 }
 
 function answer(exchange: Exchange, status: FailureStatus, reason: string | null): void {
-  const { head, body } = failureResponse(status, reason);
-  exchange.sink.respond(head, forbidsBody(exchange.method, status) ? null : body);
+  const { head, body } = failureResponse(exchange.method, status, reason);
+  exchange.sink.respond(head, body);
 }
 
 function describe(exchange: Exchange): string {

@@ -12,8 +12,6 @@ const SPARE_BYTES = 512 * 1024;
 
 export interface ChannelOwner {
   frame(frame: Frame): void;
-  /** All that one read brought has been handed over. */
-  readEnd?(): void;
   /** Told once. `error` is what broke the channel: null where the peer closed it between two frames. */
   closed(error: Error | null): void;
 }
@@ -86,7 +84,6 @@ export class Channel {
       this.#reader.push(chunk, (frame) => {
         if (!this.#closed) this.#owner.frame(frame);
       });
-      this.#owner.readEnd?.();
     } catch (error) {
       if (!(error instanceof FrameError)) throw error;
       this.destroy(error);
