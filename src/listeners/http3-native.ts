@@ -19,66 +19,96 @@ const DRAIN_CHECK_INTERVAL = 20;
 const LINGER = 1000;
 
 type NativeServer = Bun.Server<undefined>;
+type Answer = (response: Response) => void;
 
 export async function listenHttp3Native(options: ListenerOptions, host: ListenerHost): Promise<Listener> {
   const { tls } = options;
   if (tls === null) throw new TypeError("HTTP/3 needs TLS (RFC 9114 §3.1)");
   // The engine itself would share the port with whoever has it, and say nothing.
   if (!options.reusePort) await bindUdp(options.host, options.port);
-  const watch = new Watch();
-  const shared: Shared = { inits: new ResponseInits(), abandoned: new Set(), lastEnd: 0 };
-  const { abandoned } = shared;
-  const server: NativeServer = Bun.serve({
-    hostname: options.host,
-    port: options.port,
-    reusePort: options.reusePort,
-    http1: false,
-    http3: true,
-    tls,
-    development: false,
-    idleTimeout: Math.min(MAX_IDLE_SECONDS, Math.ceil(options.keepAliveTimeout / 1000)),
-    // The reactor counts the body itself, so that every protocol answers the same.
-    maxRequestBodySize: Number.MAX_SAFE_INTEGER,
-    fetch(request, server) {
-      return new Promise<Response>((resolve) => {
-        const exchange = new NativeExchange(host.nextId(), request, server, shared, resolve);
-        watch.add(exchange, server);
-        host.accept(exchange);
-      });
-    },
-    error: () => new Response(null, { status: 500 }),
-  });
-  return {
-    port: server.port as number,
-    protocols: ["HTTP/3"],
-    async drain() {
-      const stopped = server.stop(false);
-      let checks: NodeJS.Timeout | undefined;
-      // Responses that will never end must not keep the server from its end, by which their clients learn of it.
-      const onlyAbandonedLeft = new Promise<void>((resolve) => {
-        checks = setInterval(() => {
-          if (abandoned.size > 0 && server.pendingRequests <= abandoned.size) resolve();
-        }, DRAIN_CHECK_INTERVAL);
-      });
-      await Promise.race([stopped, onlyAbandonedLeft]);
-      clearInterval(checks);
-      const left = shared.lastEnd + LINGER - performance.now();
-      if (left <= 0) return;
-      await new Promise((resolve) => {
-        setTimeout(resolve, left);
-      });
-    },
-    close: () => server.stop(true),
-  };
+  return new NativeListener(options, tls, host);
 }
 
-/** What the exchanges of the listener share. */
-interface Shared {
-  readonly inits: ResponseInits;
+class NativeListener implements Listener {
+  readonly protocols = ["HTTP/3"] as const;
+  readonly port: number;
+  readonly inits = new ResponseInits();
+  readonly unwatched = new Unwatched();
   /** Responses that were left without their end. */
-  readonly abandoned: Set<ResponseStream>;
-  /** When the engine was last handed the end of a response, by `performance.now()`. */
-  lastEnd: number;
+  readonly abandoned = new Set<ResponseStream>();
+  readonly clock = new TurnClock();
+  readonly server: NativeServer;
+  /** When the engine was last handed the end of a response, in milliseconds since the Unix epoch. */
+  lastEnd = 0;
+
+  constructor(options: ListenerOptions, tls: NonNullable<ListenerOptions["tls"]>, host: ListenerHost) {
+    let answer: Answer = () => {};
+    // One for all requests: an executor for each would be one more closure to make, and to collect.
+    const executor = (resolve: Answer) => {
+      answer = resolve;
+    };
+    this.server = Bun.serve({
+      hostname: options.host,
+      port: options.port,
+      reusePort: options.reusePort,
+      http1: false,
+      http3: true,
+      tls,
+      development: false,
+      idleTimeout: Math.min(MAX_IDLE_SECONDS, Math.ceil(options.keepAliveTimeout / 1000)),
+      // The reactor counts the body itself, so that every protocol answers the same.
+      maxRequestBodySize: Number.MAX_SAFE_INTEGER,
+      fetch: (request) => {
+        const answered = new Promise<Response>(executor);
+        const exchange = new NativeExchange(host.nextId(), request, this, answer);
+        this.unwatched.add(exchange);
+        host.accept(exchange);
+        return answered;
+      },
+      error: () => new Response(null, { status: 500 }),
+    });
+    this.port = this.server.port as number;
+  }
+
+  async drain(): Promise<void> {
+    const { abandoned, server } = this;
+    const stopped = server.stop(false);
+    let checks: NodeJS.Timeout | undefined;
+    // Responses that will never end must not keep the server from its end, by which their clients learn of it.
+    const onlyAbandonedLeft = new Promise<void>((resolve) => {
+      checks = setInterval(() => {
+        if (abandoned.size > 0 && server.pendingRequests <= abandoned.size) resolve();
+      }, DRAIN_CHECK_INTERVAL);
+    });
+    await Promise.race([stopped, onlyAbandonedLeft]);
+    clearInterval(checks);
+    const left = this.lastEnd + LINGER - this.clock.now();
+    if (left <= 0) return;
+    await new Promise((resolve) => {
+      setTimeout(resolve, left);
+    });
+  }
+
+  close(): Promise<void> {
+    return this.server.stop(true);
+  }
+}
+
+/** One reading of the clock for all that one turn of the event loop brings. */
+class TurnClock {
+  #now = 0;
+  readonly #expire = () => {
+    this.#now = 0;
+  };
+
+  /** Milliseconds since the Unix epoch, with a fraction. */
+  now(): number {
+    if (this.#now === 0) {
+      this.#now = performance.timeOrigin + performance.now();
+      setImmediate(this.#expire);
+    }
+    return this.#now;
+  }
 }
 
 /** What the engine takes for a response head, kept by the head's identity: one that repeats is the same object. */
@@ -98,23 +128,44 @@ class ResponseInits {
   }
 }
 
-const TIME_ORIGIN = performance.timeOrigin;
-
 /**
- * Has exchanges told when their client goes away, once they are a few milliseconds old: an AbortSignal a request costs
- * the reactor a tenth of its speed.
+ * The exchanges that are not yet told when their client goes away, oldest first: an AbortSignal a request costs the
+ * reactor a tenth of its speed, and most exchanges are over within milliseconds. They are linked through themselves,
+ * so that one which is over is kept by nothing: young garbage is free, and old garbage is not.
  */
-class Watch {
-  #fresh: NativeExchange[] = [];
+class Unwatched {
+  #oldest: NativeExchange | null = null;
+  #newest: NativeExchange | null = null;
+  #timer: NodeJS.Timeout | null = null;
 
-  add(exchange: NativeExchange, server: NativeServer): void {
-    if (this.#fresh.push(exchange) === 1) setTimeout(() => this.#watch(server), WATCH_AFTER);
+  add(exchange: NativeExchange): void {
+    exchange.older = this.#newest;
+    if (this.#newest === null) this.#oldest = exchange;
+    else this.#newest.newer = exchange;
+    this.#newest = exchange;
+    this.#timer ??= setTimeout(() => this.#watch(), WATCH_AFTER);
   }
 
-  #watch(server: NativeServer): void {
-    const fresh = this.#fresh;
-    this.#fresh = [];
-    for (const exchange of fresh) exchange.watch(server);
+  remove(exchange: NativeExchange): void {
+    const { older, newer } = exchange;
+    if (older !== null) older.newer = newer;
+    else if (this.#oldest === exchange) this.#oldest = newer;
+    else return;
+    if (newer !== null) newer.older = older;
+    else this.#newest = older;
+    exchange.older = null;
+    exchange.newer = null;
+  }
+
+  #watch(): void {
+    this.#timer = null;
+    const arrived = performance.timeOrigin + performance.now() - WATCH_AFTER;
+    while (this.#oldest !== null && this.#oldest.receivedAt <= arrived) {
+      const exchange = this.#oldest;
+      this.remove(exchange);
+      exchange.watch();
+    }
+    if (this.#oldest !== null) this.#timer = setTimeout(() => this.#watch(), WATCH_AFTER);
   }
 }
 
@@ -135,25 +186,22 @@ class NativeExchange implements Exchange, Sink {
   headSent = false;
   onAborted: Exchange["onAborted"] = null;
   onDrain: (() => void) | null = null;
+  /** Its neighbours, while it is in `Unwatched`. */
+  older: NativeExchange | null = null;
+  newer: NativeExchange | null = null;
   /** Until the response is handed over. */
   #request: Request | null;
-  #resolve: ((response: Response) => void) | null;
-  readonly #shared: Shared;
+  #answer: Answer | null;
+  readonly #listener: NativeListener;
   /** Null until the response streams. */
   #response: ResponseStream | null = null;
 
-  constructor(
-    id: ExchangeId,
-    request: Request,
-    server: NativeServer,
-    shared: Shared,
-    resolve: (response: Response) => void,
-  ) {
+  constructor(id: ExchangeId, request: Request, listener: NativeListener, answer: Answer) {
     this.id = id;
     this.#request = request;
-    this.#shared = shared;
-    this.#resolve = resolve;
-    this.receivedAt = TIME_ORIGIN + performance.now();
+    this.#listener = listener;
+    this.#answer = answer;
+    this.receivedAt = listener.clock.now();
     this.method = request.method;
     const url = request.url;
     this.path = url === "*" ? url : url.slice(url.indexOf("/", 8));
@@ -167,10 +215,10 @@ class NativeExchange implements Exchange, Sink {
     }
     this.fields = fields;
     this.authority = authority;
-    const peer = server.requestIP(request);
+    const peer = listener.server.requestIP(request);
     this.remoteAddress = peer === null ? "" : plainAddress(peer.address);
     this.remotePort = peer?.port ?? 0;
-    this.localPort = server.port as number;
+    this.localPort = listener.port;
     this.body = request.body === null ? null : new NativeBody(request, contentLength(fields));
   }
 
@@ -200,10 +248,10 @@ class NativeExchange implements Exchange, Sink {
   }
 
   /** Has the engine tell when the client goes away, and not end what is merely slow. */
-  watch(server: NativeServer): void {
+  watch(): void {
     if (this.#request === null) return;
     // The idle timeout counts while a handler works, too.
-    server.timeout(this.#request, 0);
+    this.#listener.server.timeout(this.#request, 0);
     const { signal } = this.#request;
     if (signal.aborted) this.lost();
     else signal.addEventListener("abort", () => this.lost());
@@ -213,7 +261,7 @@ class NativeExchange implements Exchange, Sink {
   lost(): void {
     if (this.aborted || this.#request === null) return;
     this.aborted = true;
-    this.#request = null;
+    this.#release();
     this.#response?.discard();
     this.onAborted?.(this);
     this.onDrain?.();
@@ -221,10 +269,10 @@ class NativeExchange implements Exchange, Sink {
 
   respond(head: ResponseHead, body: Uint8Array | null): void {
     this.headSent = true;
-    this.#request = null;
-    this.#shared.lastEnd = performance.now();
-    this.#resolve?.(new Response(body, this.#shared.inits.of(head)));
-    this.#resolve = null;
+    this.#release();
+    this.#listener.lastEnd = this.#listener.clock.now();
+    this.#answer?.(new Response(body, this.#listener.inits.of(head)));
+    this.#answer = null;
   }
 
   inform(): boolean {
@@ -237,10 +285,10 @@ class NativeExchange implements Exchange, Sink {
       fieldValue(head.fields, "content-type")?.startsWith("text/event-stream") ?? false,
       () => this.onDrain?.(),
       () => this.lost(),
-      this.#shared.abandoned,
+      this.#listener.abandoned,
     );
-    this.#resolve?.(new Response(this.#response.readable, this.#shared.inits.of(head)));
-    this.#resolve = null;
+    this.#answer?.(new Response(this.#response.readable, this.#listener.inits.of(head)));
+    this.#answer = null;
   }
 
   data(chunk: Uint8Array): boolean {
@@ -248,16 +296,22 @@ class NativeExchange implements Exchange, Sink {
   }
 
   end(): void {
-    this.#request = null;
-    this.#shared.lastEnd = performance.now();
+    this.#release();
+    this.#listener.lastEnd = this.#listener.clock.now();
     this.#response?.end();
   }
 
   abort(): void {
-    this.#request = null;
+    this.#release();
     if (this.#response !== null) this.#response.abandon();
-    else this.#resolve?.(new Response(null, { status: 500 }));
-    this.#resolve = null;
+    else this.#answer?.(new Response(null, { status: 500 }));
+    this.#answer = null;
+  }
+
+  /** The client's leaving no longer matters. */
+  #release(): void {
+    this.#request = null;
+    this.#listener.unwatched.remove(this);
   }
 }
 

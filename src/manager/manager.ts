@@ -61,6 +61,12 @@ interface Slot<AnyChild> {
   restarts: number;
 }
 
+/**
+ * Milliseconds for which a reactor's allocator keeps what is free before it returns it to the system: with its own
+ * default, 10, it returns under load what the next request asks back, at 3 % of the reactor's time.
+ */
+const PURGE_DELAY = "1000";
+
 export class Manager {
   readonly #config: ManagerConfig;
   readonly #log: (line: string) => void;
@@ -149,7 +155,7 @@ export class Manager {
         script: REACTOR_SCRIPT,
         args: [],
         execArgv: [`--max-http-header-size=${engineHeaderBytes(options.maxHeaderBytes)}`],
-        env: process.env,
+        env: { MIMALLOC_PURGE_DELAY: PURGE_DELAY, ...process.env },
       },
       {
         message: (message) => this.#reactorSaid(slot, message),

@@ -104,7 +104,7 @@ export class Reactor implements ListenerHost, LinkOwner {
 
   /** Closes every channel; what is still in flight is reset. */
   close(): void {
-    for (const flight of [...this.registry.flights()]) this.#fail(flight, 503, "the server has shut down");
+    for (const flight of this.registry.flights()) this.#fail(flight, 503, "the server has shut down");
     for (const link of [...this.#links]) link.destroy();
   }
 
@@ -114,10 +114,9 @@ export class Reactor implements ListenerHost, LinkOwner {
    */
   expire(now: number): void {
     const late = new Set<number>();
-    for (const flight of [...this.registry.flights()]) {
+    for (const flight of this.registry.flights()) {
       const { exchange, state, link } = flight;
-      if (now - exchange.receivedAt < this.#limits.requestTimeout) break;
-      if (state === "responding") continue;
+      if (now - exchange.receivedAt < this.#limits.requestTimeout || state === "responding") continue;
       if (link !== null) late.add(link.workerId);
       this.#log(`504 ${describe(exchange)}: no response within ${this.#limits.requestTimeout} ms`);
       this.#fail(flight, 504, "requestTimeout");
@@ -134,7 +133,7 @@ export class Reactor implements ListenerHost, LinkOwner {
     this.#links.delete(link);
     this.#dispatcher.removeWorker(link);
     if (error !== null) this.#log(`the channel to worker ${link.workerId} broke: ${error.message}`);
-    for (const flight of [...this.registry.flights()]) {
+    for (const flight of this.registry.flights()) {
       if (flight.link === link) this.#workerDied(flight);
     }
     this.#dispatchQueued();

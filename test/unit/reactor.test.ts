@@ -108,6 +108,31 @@ describe("registry", () => {
     expect(registry.counts()["HTTP/3"].completed).toBe(0);
   });
 
+  test("finds each of thousands by its id, and none that has gone", () => {
+    const registry = new Registry();
+    const flights = Array.from({ length: 5000 }, (_, i) => flight(registry, `/${i}`));
+    for (const each of flights) registry.add(each);
+    const [gone, kept] = [flights.filter((_, i) => i % 3 === 0), flights.filter((_, i) => i % 3 !== 0)];
+    for (const each of gone) registry.remove(each, "completed");
+    for (const each of gone) expect(registry.get(each.exchange.id)).toBeUndefined();
+    for (const each of kept) expect(registry.get(each.exchange.id)).toBe(each);
+    expect(registry.size).toBe(kept.length);
+    expect(new Set(registry.flights())).toEqual(new Set(kept));
+  });
+
+  test("gives no id that an exchange in flight has, however long that one lasts", () => {
+    const registry = new Registry();
+    const lasting = flight(registry, "/lasting");
+    registry.add(lasting);
+    for (let i = 0; i < 10_000; i++) {
+      const brief = flight(registry, "/brief");
+      registry.add(brief);
+      expect(registry.get(brief.exchange.id)).toBe(brief);
+      registry.remove(brief, "completed");
+    }
+    expect(registry.flights()).toEqual([lasting]);
+  });
+
   test("names exchanges by session and stream", () => {
     const registry = new Registry();
     registry.add(flight(registry, "/a?b"));
