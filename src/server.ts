@@ -30,6 +30,9 @@ export interface ServerEvents {
   shutdown(server: Server): unknown;
 }
 
+/** Makes a worker's handler, for the options that the server was given. */
+export type HandlerLoader = (options: ResolvedOptions) => ExchangeHandler | Promise<ExchangeHandler>;
+
 type EventName = keyof ServerEvents;
 type Lifecycle = Exclude<EventName, "request">;
 
@@ -57,7 +60,7 @@ export class Server {
     shutdown: [],
   };
   #options: ServerOptions;
-  #load: (() => ExchangeHandler | Promise<ExchangeHandler>) | null = null;
+  #load: HandlerLoader | null = null;
   #manager: Manager | null = null;
   #worker: WorkerProcess | null = null;
   #port = 0;
@@ -108,15 +111,14 @@ export class Server {
       (this.#listeners[event as Lifecycle] as unknown[]).push(listener);
       return this;
     }
-    const handler = requestHandler(listener as RequestHandler);
-    return this.handleWith(() => handler);
+    return this.handleWith((options) => requestHandler(listener as RequestHandler, options));
   }
 
   /**
    * Has each worker make its handler when it starts.
    * @internal
    */
-  handleWith(load: () => ExchangeHandler | Promise<ExchangeHandler>): this {
+  handleWith(load: HandlerLoader): this {
     if (this.#load !== null) throw new TypeError('there is a "request" listener already');
     this.#load = load;
     return this;
@@ -134,7 +136,7 @@ export class Server {
     const load = this.#load;
     if (load === null)
       return Promise.reject(new OptionError('there is no handler: call server.on("request", …)'));
-    return workerId === null ? this.#startManager(options) : this.#startWorker(workerId, load);
+    return workerId === null ? this.#startManager(options) : this.#startWorker(workerId, () => load(options));
   }
 
   /** Counts and memory of every process, and the exchanges in flight. In the manager and in workers. */

@@ -62,7 +62,7 @@ async function serve(path: string, flags: Flags): Promise<void> {
   const file = resolve(path);
   if (!existsSync(file)) throw new StartError(`there is no file ${path}`);
   const server = new Server(flags.host, numberOf(flags.port), optionsOf(flags));
-  server.handleWith(() => loadModule(file, path));
+  server.handleWith((options) => loadModule(file, path, options));
   server.on("start", () => {
     const scheme = flags.tls ? "https" : "http";
     const host = flags.host === "::" || flags.host === "0.0.0.0" ? "localhost" : flags.host;
@@ -73,7 +73,7 @@ async function serve(path: string, flags: Flags): Promise<void> {
 }
 
 /** @throws StartError where the module does not load, or has no handler */
-async function loadModule(file: string, path: string): Promise<ExchangeHandler> {
+async function loadModule(file: string, path: string, _options: ResolvedOptions): Promise<ExchangeHandler> {
   installKnownResponse();
   let module: { default?: { fetch?: unknown } };
   try {

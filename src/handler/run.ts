@@ -1,6 +1,7 @@
 /** Runs a handler on an exchange, and answers for it when it fails. */
 import { BodyLostError, type Exchange, nameOf } from "../exchange.ts";
 import { failureResponse } from "../http/semantics.ts";
+import type { ResolvedOptions } from "../options.ts";
 import { HttpRequest } from "./request.ts";
 import { HttpResponse } from "./response.ts";
 
@@ -9,7 +10,7 @@ export type ExchangeHandler = (exchange: Exchange) => unknown;
 export type RequestHandler = (request: HttpRequest, response: HttpResponse) => unknown;
 
 /** The event form of a handler: `server.on("request", (request, response) => …)`. */
-export function requestHandler(handler: RequestHandler): ExchangeHandler {
+export function requestHandler(handler: RequestHandler, _options: ResolvedOptions): ExchangeHandler {
   return (exchange) => handler(new HttpRequest(exchange), new HttpResponse(exchange));
 }
 
