@@ -36,6 +36,10 @@ export interface RequestHead {
   readonly session: string;
   /** The stream's id on its connection: RFC 9000 §2.1, RFC 9113 §5.1.1; on HTTP/1.1 a count of its requests. */
   readonly stream: number;
+  /** Interim (1xx) responses reach this client: its engine can send them, and its version of HTTP has them. */
+  readonly sendsInterim: boolean;
+  /** A trailer section can follow the response's body. */
+  readonly sendsTrailers: boolean;
 }
 
 /**
@@ -60,6 +64,8 @@ export interface RequestBody {
   readonly length: number | undefined;
   /** The next chunk, or null at the end. One call at a time. Rejects with a BodyLostError when the client goes away. */
   read(): Promise<Uint8Array | null>;
+  /** The trailer section (RFC 9110 §6.5), there when `read` has come to the end; empty where the client sent none. */
+  readonly trailers: Fields;
   /** All of it at once, instead of `read`: for a body whose declared length is small. Rejects as `read` does. */
   readAll(): Promise<Uint8Array>;
   /** The rest is of no interest: it is discarded or refused. */
@@ -77,7 +83,8 @@ export interface Sink {
   head(head: ResponseHead): void;
   /** Takes the chunk always; false asks to wait for `onDrain` before the next. */
   data(chunk: Uint8Array): boolean;
-  end(): void;
+  /** @param trailers a trailer section (RFC 9110 §6.5), where `sendsTrailers` */
+  end(trailers: Fields | null): void;
   /** Ends the response short: the stream is reset, or the connection closed on HTTP/1.1. */
   abort(reason: string): void;
   /** Told when a sink that answered false to `data` takes more, or the exchange is aborted. Whoever writes sets it. */
@@ -104,4 +111,4 @@ export interface Exchange extends RequestHead {
 }
 
 /** What the client sees when nobody can answer for the handler: no body but the status's own words. */
-export type FailureStatus = 400 | 413 | 431 | 500 | 501 | 502 | 503 | 504;
+export type FailureStatus = 400 | 413 | 417 | 431 | 500 | 501 | 502 | 503 | 504;

@@ -106,7 +106,7 @@ async function stream(
   for (let next = await reader.read(); !next.done; next = await reader.read()) {
     if (!sink.data(toBytes(next.value)) && !exchange.aborted) await drained(sink);
   }
-  sink.end();
+  sink.end(null);
 }
 
 function drained(sink: Sink): Promise<void> {

@@ -1,10 +1,15 @@
 /** A response as a handler makes it: the head, then a body at once or piece by piece. */
 import type { Exchange } from "../exchange.ts";
 import { toBytes } from "../http/body.ts";
-import { isConnectionSpecific, unsendableFieldLine } from "../http/fields.ts";
+import { isConnectionSpecific, isForbiddenTrailer, unsendableFieldLine } from "../http/fields.ts";
 import { forbidsBody } from "../http/semantics.ts";
+import { type CookieOptions, setCookieOf } from "../http/set-cookie.ts";
+import { EventStream, type EventStreamOptions } from "./event-stream.ts";
 
 export type Chunk = string | Uint8Array | ArrayBuffer;
+
+/** One value, or one for each line of a field that may come several times. */
+export type FieldValue = string | number | readonly (string | number)[];
 
 /** A call that the state of the response does not allow, such as a header after the head was sent. */
 export class ResponseStateError extends Error {
@@ -12,12 +17,21 @@ export class ResponseStateError extends Error {
   override readonly name = "ResponseStateError";
 }
 
+const REDIRECTS = new Set([301, 302, 303, 307, 308]);
+/** What a URI may hold (RFC 3986 §2) stays; `encodeURI` would encode a percent sign again. */
+const NOT_IN_URI = /[^!#$%&'()*+,\-./0-9:;=?@A-Z[\]_a-z~]+/g;
+const DIGITS = /^[0-9]+$/;
+
 export class HttpResponse {
   readonly #exchange: Exchange;
   #status = 200;
   #fields: string[] = [];
   #state: "open" | "streaming" | "ended" = "open";
   #drained: Promise<void> | null = null;
+  #trailers: string[] | null = null;
+  /** Bytes of body that `content-length` promised and that were not yet written; null where it did not. */
+  #owed: number | null = null;
+  #detached = false;
 
   constructor(exchange: Exchange) {
     this.#exchange = exchange;
@@ -31,6 +45,11 @@ export class HttpResponse {
   /** `end` was called. */
   get ended(): boolean {
     return this.#state === "ended";
+  }
+
+  /** What is written now can still reach the client: it has not left, and the response has not ended. */
+  get isWritable(): boolean {
+    return this.#state !== "ended" && !this.#exchange.aborted;
   }
 
   /**
@@ -49,37 +68,84 @@ export class HttpResponse {
 
   /**
    * Sets a field, in place of what it was before. Names are taken in any case and sent in lower case.
+   * @param value an array for a field of several lines
    * @throws TypeError for a name or value that RFC 9110 §5 forbids, a line of over 65,503 bytes, or a field of the connection (RFC 9113 §8.2.2),
    * which is the server's own; ResponseStateError after the head was sent
    */
-  header(name: string, value: string | number): this {
+  header(name: string, value: FieldValue): this {
     this.#mustBeOpen("header");
     const lower = name.toLowerCase();
-    const text = String(value).trim();
-    const wrong = unsendableFieldLine(lower, text);
-    if (wrong !== null) throw new TypeError(`header: ${wrong}`);
-    if (isConnectionSpecific(lower)) throw new TypeError(`header: "${lower}" is for the server to send`);
+    if (typeof value === "object") {
+      const texts = value.map((each) => sendable("header", lower, each));
+      this.removeHeader(lower);
+      for (const text of texts) this.#fields.push(lower, text);
+      return this;
+    }
+    const text = sendable("header", lower, value);
     const at = this.#find(lower);
-    if (at === -1) this.#fields.push(lower, text);
-    else this.#fields[at + 1] = text;
+    if (at === -1) {
+      this.#fields.push(lower, text);
+      return this;
+    }
+    this.#fields[at + 1] = text;
+    this.#remove(lower, at + 2);
     return this;
+  }
+
+  /** Adds a line to a field, beside those it has. Throws as `header` does. */
+  appendHeader(name: string, value: FieldValue): this {
+    this.#mustBeOpen("appendHeader");
+    const lower = name.toLowerCase();
+    const texts = [value].flat().map((each) => sendable("appendHeader", lower, each as string | number));
+    for (const text of texts) this.#fields.push(lower, text);
+    return this;
+  }
+
+  /** Takes a field back, all its lines. @throws ResponseStateError after the head was sent */
+  removeHeader(name: string): this {
+    this.#mustBeOpen("removeHeader");
+    this.#remove(name.toLowerCase(), 0);
+    return this;
+  }
+
+  /** The values that a field has so far, one a line; empty where it was not set. */
+  getHeader(name: string): string[] {
+    const lower = name.toLowerCase();
+    return this.#fields.filter((_, i, fields) => i % 2 === 1 && fields[i - 1] === lower);
+  }
+
+  /**
+   * Sets a cookie (RFC 6265bis). What may not stand in a cookie's value is percent-encoded.
+   * @throws TypeError for what browsers would refuse; ResponseStateError after the head was sent
+   */
+  cookie(name: string, value: string, options: CookieOptions = {}): this {
+    this.#mustBeOpen("cookie");
+    return this.appendHeader("set-cookie", setCookieOf(name, value, options));
+  }
+
+  /** Ends a cookie at the client. `path`, `domain` and `partitioned` must be those it was set with. */
+  clearCookie(name: string, options: CookieOptions = {}): this {
+    return this.cookie(name, "", { ...options, maxAge: 0, expires: new Date(0) });
   }
 
   /**
    * Sends a piece of the body, and before the first the head. Resolves when there is room for more: a slow client
    * holds its handler back. Resolves too when the client has gone; see `request.signal`.
-   * @throws ResponseStateError (as a rejection) after `end`
+   * @throws ResponseStateError (as a rejection) after `end`, or beyond the `content-length` that was set
    */
   write(chunk: Chunk): Promise<void> {
     if (this.#state === "ended")
       return Promise.reject(new ResponseStateError("write: the response has ended"));
     const bytes = toBytes(chunk);
-    const { sink } = this.#exchange;
-    if (this.#state === "open") {
-      this.#state = "streaming";
-      sink.head({ status: this.#status, fields: this.#fields });
+    try {
+      if (this.#state === "open") this.#begin();
+      this.#pay("write", bytes.length);
+    } catch (error) {
+      return Promise.reject(error);
     }
-    if (this.#exchange.aborted || this.#bodyForbidden || sink.data(bytes)) return Promise.resolve();
+    if (this.#exchange.aborted || this.#bodyForbidden || this.#exchange.sink.data(bytes)) {
+      return Promise.resolve();
+    }
     this.#drained ??= this.#drain();
     return this.#drained;
   }
@@ -87,29 +153,188 @@ export class HttpResponse {
   /**
    * Ends the response, with a last piece of the body where one is given. Without a `write` before it the whole
    * response leaves at once, with its `content-length`.
-   * @throws ResponseStateError when the response had ended
+   * @throws ResponseStateError when the response had ended, or the body is not what `content-length` promised: then
+   * nothing is sent, or the response is cut off where its head was
    */
   end(chunk?: Chunk): void {
     if (this.#state === "ended") throw new ResponseStateError("end: the response has ended");
     const bytes = chunk === undefined ? null : toBytes(chunk);
-    const { sink } = this.#exchange;
-    const before = this.#state;
-    this.#state = "ended";
-    const body = this.#bodyForbidden ? null : bytes;
-    if (before === "streaming") {
-      if (body !== null) sink.data(body);
-      sink.end();
+    if (this.#state === "open" && this.#trailers === null) {
+      this.#respond(bytes);
       return;
     }
-    const noLength = this.#status === 204 || this.#status === 304;
-    if (!noLength && this.#find("content-length") === -1 && (bytes !== null || !this.#bodyForbidden)) {
-      this.#fields.push("content-length", String(bytes?.length ?? 0));
+    if (this.#state === "open") this.#begin();
+    this.#pay("end", bytes?.length ?? 0);
+    const { sink } = this.#exchange;
+    this.#state = "ended";
+    const short = this.#owed !== null && this.#owed > 0 && !this.#bodyForbidden;
+    if (short && !this.#exchange.aborted) {
+      sink.abort("the body is shorter than its content-length");
+      throw new ResponseStateError(`end: the body is ${this.#owed} bytes shorter than its content-length`);
     }
-    sink.respond({ status: this.#status, fields: this.#fields }, body);
+    if (bytes !== null && !this.#bodyForbidden) sink.data(bytes);
+    sink.end(this.#bodyForbidden ? null : this.#trailers);
+  }
+
+  /**
+   * Ends the response with JSON.
+   * @throws TypeError for what JSON has not: undefined, a function, a cycle
+   */
+  json(value: unknown): void {
+    this.#mustBeOpen("json");
+    const text = JSON.stringify(value);
+    if (text === undefined) throw new TypeError(`json: there is no JSON for ${typeof value}`);
+    if (this.#find("content-type") === -1) this.header("content-type", "application/json");
+    this.end(text);
+  }
+
+  /**
+   * Ends the response by sending the client elsewhere (RFC 9110 §15.4).
+   * @param location a URI, absolute or relative to the request's; what none may hold is percent-encoded
+   * @param status 301, 302, 303, 307 or 308
+   * @throws RangeError for another status
+   */
+  redirect(location: string, status = 302): void {
+    this.#mustBeOpen("redirect");
+    if (!REDIRECTS.has(status)) {
+      throw new RangeError(`redirect: ${status} is none of ${[...REDIRECTS].join(", ")}`);
+    }
+    const uri = location.toWellFormed().replace(NOT_IN_URI, encodeURIComponent);
+    this.status(status).header("location", uri).end();
+  }
+
+  /**
+   * Sets a trailer field, sent behind the body (RFC 9110 §6.5).
+   * @throws ResponseStateError where this client's engine sends no trailers, before anything is sent (the native HTTP/3
+   * engine, HTTP/1.0, HTTP/1.1 with a content-length), and after `end`; TypeError for a field that no trailer section may have
+   */
+  trailer(name: string, value: string | number): this {
+    if (this.#state === "ended") throw new ResponseStateError("trailer: the response has ended");
+    const { protocol, sendsTrailers } = this.#exchange;
+    if (!sendsTrailers) {
+      throw new ResponseStateError(`trailer: the engine of this ${protocol} connection sends no trailers`);
+    }
+    if (protocol === "HTTP/1.1" && this.#find("content-length") !== -1) {
+      throw new ResponseStateError("trailer: HTTP/1.1 has none behind a content-length (RFC 9112 §7.1.2)");
+    }
+    const lower = name.toLowerCase();
+    if (isForbiddenTrailer(lower))
+      throw new TypeError(`trailer: "${lower}" is for the head (RFC 9110 §6.5.1)`);
+    const text = sendable("trailer", lower, value);
+    this.#trailers ??= [];
+    this.#trailers.push(lower, text);
+    if (this.#state === "open") this.appendHeader("trailer", lower);
+    return this;
+  }
+
+  /**
+   * Has the client prepare for the response that will come: sends 103 (RFC 8297), at once.
+   * @param fields such as `{ link: "</a.css>; rel=preload; as=style" }`
+   * @returns false where nothing was sent, for the engine cannot: the native HTTP/3 engine, HTTP/1.0
+   * @throws TypeError without `link`, or for a field that cannot be sent; ResponseStateError after the head was sent
+   */
+  earlyHints(fields: Readonly<Record<string, FieldValue>>): boolean {
+    this.#mustBeOpen("earlyHints");
+    const lines: string[] = [];
+    for (const [name, value] of Object.entries(fields)) {
+      const lower = name.toLowerCase();
+      for (const each of [value].flat()) lines.push(lower, sendable("earlyHints", lower, each as string));
+    }
+    if (!lines.some((text, i) => i % 2 === 0 && text === "link")) {
+      throw new TypeError('earlyHints: there is no "link" among the fields (RFC 8297 §2)');
+    }
+    const { sink, sendsInterim, aborted } = this.#exchange;
+    return sendsInterim && !aborted && sink.inform({ status: 103, fields: lines });
+  }
+
+  /**
+   * Begins a stream of server-sent events. It stays open after the handler has returned, until it is closed or its
+   * client leaves.
+   * @throws ResponseStateError after the head was sent
+   */
+  sse(options: EventStreamOptions = {}): EventStream {
+    this.#mustBeOpen("sse");
+    const stream = new EventStream(this.#exchange, this, options);
+    this.header("content-type", "text/event-stream");
+    if (this.#find("cache-control") === -1) this.header("cache-control", "no-cache");
+    this.detach();
+    this.#begin();
+    if (this.#bodyForbidden) stream.close();
+    return stream;
+  }
+
+  /** Leaves the response open when an `async` handler returns: something else will end it. */
+  detach(): this {
+    this.#detached = true;
+    return this;
+  }
+
+  /** The handler's promise has resolved: what it left open ends here, unless it was detached. @internal */
+  finish(): void {
+    if (this.#state !== "ended" && !this.#detached) this.end();
   }
 
   get #bodyForbidden(): boolean {
     return forbidsBody(this.#exchange.method, this.#status);
+  }
+
+  /** Sends the whole response. */
+  #respond(bytes: Uint8Array | null): void {
+    const { sink } = this.#exchange;
+    const forbidden = this.#bodyForbidden;
+    const declared = this.#find("content-length");
+    if (declared === -1) {
+      if (this.#mayHaveLength && (bytes !== null || !forbidden)) {
+        this.#fields.push("content-length", String(bytes?.length ?? 0));
+      }
+    } else if (bytes !== null || !forbidden) {
+      const length = this.#declaredLength(declared);
+      if (length !== (bytes?.length ?? 0)) {
+        throw new ResponseStateError(
+          `end: the body has ${bytes?.length ?? 0} bytes, and content-length says ${length}`,
+        );
+      }
+    }
+    if (!this.#mayHaveLength) this.#dropLength();
+    this.#state = "ended";
+    sink.respond({ status: this.#status, fields: this.#fields }, forbidden ? null : bytes);
+  }
+
+  /** Sends the head of a response whose body comes piece by piece. */
+  #begin(): void {
+    const declared = this.#find("content-length");
+    if (declared !== -1) {
+      if (this.#mayHaveLength) this.#owed = this.#declaredLength(declared);
+      else this.#dropLength();
+    }
+    this.#state = "streaming";
+    this.#exchange.sink.head({ status: this.#status, fields: this.#fields });
+  }
+
+  /** RFC 9110 §8.6: 204 has no content-length; 304 only that of the response it stands for, which nobody knows here. */
+  get #mayHaveLength(): boolean {
+    return this.#status !== 204 && this.#status !== 304;
+  }
+
+  #dropLength(): void {
+    if (this.#status === 204) this.#remove("content-length", 0);
+  }
+
+  #declaredLength(at: number): number {
+    const value = this.#fields[at + 1] as string;
+    if (!DIGITS.test(value))
+      throw new TypeError(`header: content-length is "${value}", not a number of bytes`);
+    return Number(value);
+  }
+
+  #pay(call: string, bytes: number): void {
+    if (this.#owed === null || this.#bodyForbidden) return;
+    if (bytes > this.#owed) {
+      throw new ResponseStateError(
+        `${call}: the body is ${bytes - this.#owed} bytes longer than its content-length`,
+      );
+    }
+    this.#owed -= bytes;
   }
 
   #drain(): Promise<void> {
@@ -128,7 +353,23 @@ export class HttpResponse {
     return -1;
   }
 
+  /** Removes the lines of a field from a place on. */
+  #remove(name: string, from: number): void {
+    for (let i = this.#fields.length - 2; i >= from; i -= 2) {
+      if (this.#fields[i] === name) this.#fields.splice(i, 2);
+    }
+  }
+
   #mustBeOpen(call: string): void {
     if (this.#state !== "open") throw new ResponseStateError(`${call}: the head of the response was sent`);
   }
+}
+
+/** The value as it is sent. @throws TypeError */
+function sendable(call: string, name: string, value: string | number): string {
+  const text = String(value).trim();
+  const wrong = unsendableFieldLine(name, text);
+  if (wrong !== null) throw new TypeError(`${call}: ${wrong}`);
+  if (isConnectionSpecific(name)) throw new TypeError(`${call}: "${name}" is for the server to send`);
+  return text;
 }

@@ -1,6 +1,7 @@
 /** Runs a handler on an exchange, and answers for it when it fails. */
 import { BodyLostError, type Exchange, nameOf } from "../exchange.ts";
 import { failureResponse } from "../http/semantics.ts";
+import { describe } from "../log.ts";
 import type { ResolvedOptions } from "../options.ts";
 import { HttpRequest } from "./request.ts";
 import { HttpResponse } from "./response.ts";
@@ -9,9 +10,19 @@ export type ExchangeHandler = (exchange: Exchange) => unknown;
 
 export type RequestHandler = (request: HttpRequest, response: HttpResponse) => unknown;
 
-/** The event form of a handler: `server.on("request", (request, response) => …)`. */
+/** Under this name a request handler may have one that takes the exchange itself: `tercet/node` makes such. */
+export const OWN_EXCHANGE_HANDLER: unique symbol = Symbol.for("tercet.exchangeHandler");
+
+/**
+ * The event form of a handler: `server.on("request", (request, response) => …)`. What an `async` one leaves open when
+ * it is done is ended for it, as Swoole does.
+ */
 export function requestHandler(handler: RequestHandler, _options: ResolvedOptions): ExchangeHandler {
-  return (exchange) => handler(new HttpRequest(exchange), new HttpResponse(exchange));
+  return (exchange) => {
+    const response = new HttpResponse(exchange);
+    const result = handler(new HttpRequest(exchange), response);
+    return result instanceof Promise && !response.ended ? result.then(() => response.finish()) : result;
+  };
 }
 
 /**
@@ -42,10 +53,4 @@ function fail(exchange: Exchange, error: unknown, log: (line: string) => void): 
 /** A handler that was waiting for its client may well fail with just this, and need not be told of twice. */
 function tellsOfAbort(error: unknown): boolean {
   return error instanceof BodyLostError || (error instanceof Error && error.name === "AbortError");
-}
-
-function describe(error: unknown): string {
-  if (!(error instanceof Error)) return String(error);
-  const cause = error.cause === undefined ? "" : `\n  caused by ${describe(error.cause)}`;
-  return `${error.stack ?? error.message}${cause}`;
 }

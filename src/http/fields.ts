@@ -35,6 +35,23 @@ const CONNECTION_SPECIFIC = new Set([
   "upgrade",
 ]);
 
+const FORBIDDEN_TRAILERS = new Set([
+  "authorization",
+  "cache-control",
+  "content-encoding",
+  "content-length",
+  "content-range",
+  "content-type",
+  "cookie",
+  "expect",
+  "host",
+  "max-forwards",
+  "range",
+  "set-cookie",
+  "te",
+  "trailer",
+]);
+
 /** Null where the request may go to a handler. `hasBody` is false where the stream ended with the head. */
 export function refusalOf(head: RequestHead, hasBody: boolean, limits: HeadLimits): Refusal | null {
   const { method, path, authority, fields } = head;
@@ -65,6 +82,9 @@ export function refusalOf(head: RequestHead, hasBody: boolean, limits: HeadLimit
       if (name === "te" && value !== "trailers") {
         return malformed('"te" may only say "trailers" (RFC 9113 §8.2.2, RFC 9114 §4.2)');
       }
+    }
+    if (name === "expect" && value.toLowerCase() !== "100-continue") {
+      return { status: 417, reason: 'only "100-continue" can be expected (RFC 9110 §10.1.1)' };
     }
     if (name === "content-length") {
       if (declared !== null && declared !== value) return malformed("content-length is given twice");
@@ -109,6 +129,25 @@ export function unsendableFieldLine(name: string, value: string): string | null 
     if (value.charCodeAt(i) > 0xff) return `the value of "${name}" is not latin1 (RFC 9110 §5.5)`;
   }
   return malformedFieldLine(name, value);
+}
+
+/**
+ * A trailer section as it came, without the lines that no trailer section may have: framing, routing and the like
+ * would be taken for the head's (RFC 9110 §6.5.1).
+ */
+export function trailersOf(raw: Fields): Fields {
+  const trailers: string[] = [];
+  for (let i = 0; i < raw.length; i += 2) {
+    const name = (raw[i] as string).toLowerCase();
+    const value = raw[i + 1] as string;
+    if (!isForbiddenTrailer(name) && malformedFieldLine(name, value) === null) trailers.push(name, value);
+  }
+  return trailers;
+}
+
+/** Fields that frame a message, route it, or must be known before its body: RFC 9110 §6.5.1. */
+export function isForbiddenTrailer(name: string): boolean {
+  return isConnectionSpecific(name) || FORBIDDEN_TRAILERS.has(name);
 }
 
 /** The one number of `content-length`, undefined where there is none; a head that `refusalOf` let through. */

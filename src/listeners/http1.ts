@@ -1,7 +1,7 @@
 /** A request and response of HTTP/1.1 (`node:http`) as an exchange. */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Exchange, ExchangeId, Fields, RequestBody, ResponseHead, Sink } from "../exchange.ts";
-import { contentLength } from "../http/fields.ts";
+import { contentLength, trailersOf } from "../http/fields.ts";
 import { ReadableBody } from "./readable-body.ts";
 import { type ConnectionFacts, TcpExchange } from "./tcp-exchange.ts";
 
@@ -14,6 +14,8 @@ export class Http1Exchange extends TcpExchange implements Exchange, Sink {
   readonly fields: Fields;
   readonly body: RequestBody | null;
   readonly malformed: string | null;
+  readonly sendsInterim: boolean;
+  readonly sendsTrailers: boolean;
 
   readonly #response: ServerResponse;
   readonly #altSvc: string | null;
@@ -47,7 +49,12 @@ export class Http1Exchange extends TcpExchange implements Exchange, Sink {
     // Over TLS the request is Bun's parser in JavaScript: paused, it buffers all that its socket brings. So the socket
     // is paused, and the request alone is not, for its reading would let the socket go on. Plain HTTP is the other way.
     const flow = facts.scheme === "https" ? request.socket : request;
-    this.body = framed ? new ReadableBody(request, contentLength(fields), flow) : null;
+    this.body = framed
+      ? new ReadableBody(request, contentLength(fields), flow, () => trailersOf(request.rawTrailers ?? []))
+      : null;
+    // HTTP/1.0 has neither interim responses nor chunks for a trailer section to follow.
+    this.sendsInterim = request.httpVersion !== "1.0";
+    this.sendsTrailers = this.sendsInterim;
     if (!framed) request.resume();
     response.on("close", () => this.closed(this));
     // 'close' follows, and tells all that there is to tell.
@@ -88,9 +95,10 @@ export class Http1Exchange extends TcpExchange implements Exchange, Sink {
     return this.#response.destroyed || this.#response.write(chunk);
   }
 
-  end(): void {
+  end(trailers: Fields | null): void {
     this.ended = true;
-    this.#response.end();
+    if (trailers === null) this.#response.end();
+    else endWithTrailers(this.#response, trailers);
   }
 
   abort(): void {
@@ -106,6 +114,35 @@ export class Http1Exchange extends TcpExchange implements Exchange, Sink {
       response.appendHeader(fields[i] as string, fields[i + 1] as string);
     if (this.#altSvc !== null && !response.hasHeader("alt-svc")) response.setHeader("alt-svc", this.#altSvc);
     if (this.#closing()) response.setHeader("connection", "close");
+  }
+}
+
+/** The chunk that ends a body (RFC 9112 §7.1), without a trailer section. */
+const LAST_CHUNK = "0\r\n\r\n";
+
+/** Bun's `addTrailers` is forgotten over TLS: what it has not written stands nowhere but in the last chunk, then. */
+function endWithTrailers(response: ServerResponse, trailers: Fields): void {
+  let section = "";
+  const pairs: [string, string][] = [];
+  for (let i = 0; i < trailers.length; i += 2) {
+    pairs.push([trailers[i] as string, trailers[i + 1] as string]);
+    section += `${trailers[i]}: ${trailers[i + 1]}\r\n`;
+  }
+  response.addTrailers(pairs);
+  const { socket } = response;
+  if (socket === null) {
+    response.end();
+    return;
+  }
+  const { write } = socket;
+  socket.write = ((data: unknown, ...rest: []) =>
+    data === LAST_CHUNK
+      ? write.call(socket, `0\r\n${section}\r\n`, "latin1", ...rest)
+      : write.call(socket, data as string, ...rest)) as typeof write;
+  try {
+    response.end();
+  } finally {
+    socket.write = write;
   }
 }
 

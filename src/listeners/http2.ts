@@ -1,7 +1,7 @@
 /** A stream of HTTP/2 (`node:http2`) as an exchange. */
 import { constants, type IncomingHttpHeaders, type ServerHttp2Stream } from "node:http2";
 import type { Exchange, ExchangeId, Fields, RequestBody, ResponseHead, Sink } from "../exchange.ts";
-import { contentLength, malformedFieldLine } from "../http/fields.ts";
+import { contentLength, fieldValue, malformedFieldLine, trailersOf } from "../http/fields.ts";
 import { forbidsBody } from "../http/semantics.ts";
 import { ReadableBody } from "./readable-body.ts";
 import { type ConnectionFacts, TcpExchange } from "./tcp-exchange.ts";
@@ -16,7 +16,10 @@ export class Http2Exchange extends TcpExchange implements Exchange, Sink {
   readonly body: RequestBody | null;
   readonly malformed: string | null;
 
+  readonly sendsInterim = true;
+  readonly sendsTrailers = true;
   readonly #stream: ServerHttp2Stream;
+  #requestTrailers: Fields = [];
   readonly #altSvc: string | null;
 
   constructor(
@@ -38,7 +41,16 @@ export class Http2Exchange extends TcpExchange implements Exchange, Sink {
     this.fields = head.fields;
     this.malformed = head.malformed;
     const ended = (flags & constants.NGHTTP2_FLAG_END_STREAM) !== 0;
-    this.body = ended ? null : new ReadableBody(stream, contentLength(head.fields), stream);
+    this.body = ended
+      ? null
+      : new ReadableBody(stream, contentLength(head.fields), stream, () => this.#requestTrailers);
+    stream.on("trailers", (headers, _flags, raw: unknown) => {
+      this.#requestTrailers = trailersOf(rawHeaders(headers, raw));
+    });
+    // HTTP/1.1 and its `expect` are the engine's; here nobody else would tell the client to go on (RFC 9110 §10.1.1).
+    if (!ended && fieldValue(head.fields, "expect")?.toLowerCase() === "100-continue") {
+      stream.additionalHeaders({ ":status": 100 });
+    }
     stream.on("close", () => this.closed(this));
     // 'close' follows, and tells all that there is to tell.
     stream.on("error", () => {});
@@ -63,23 +75,28 @@ export class Http2Exchange extends TcpExchange implements Exchange, Sink {
 
   inform(head: ResponseHead): boolean {
     if (this.#gone) return false;
-    this.#stream.additionalHeaders(headersOf(head));
+    this.#stream.additionalHeaders({ ":status": head.status, ...headersOf(head.fields) });
     return true;
   }
 
   head(head: ResponseHead): void {
     this.headSent = true;
     if (this.#gone) return;
-    this.#stream.respond(this.#headers(head), { endStream: forbidsBody(this.method, head.status) });
+    const endStream = forbidsBody(this.method, head.status);
+    this.#stream.respond(this.#headers(head), { endStream, waitForTrailers: !endStream });
   }
 
   data(chunk: Uint8Array): boolean {
     return this.#gone || this.#stream.write(chunk);
   }
 
-  end(): void {
+  end(trailers: Fields | null): void {
     this.ended = true;
-    if (!this.#gone) this.#stream.end();
+    if (this.#gone) return;
+    if (trailers !== null) {
+      this.#stream.once("wantTrailers", () => this.#stream.sendTrailers(headersOf(trailers)));
+    }
+    this.#stream.end();
   }
 
   abort(reason: string): void {
@@ -93,19 +110,22 @@ export class Http2Exchange extends TcpExchange implements Exchange, Sink {
   }
 
   #headers(head: ResponseHead): Record<string, string | string[] | number> {
-    const headers = headersOf(head);
+    const headers: Record<string, string | string[] | number> = {
+      ":status": head.status,
+      ...headersOf(head.fields),
+    };
     if (this.#altSvc !== null) headers["alt-svc"] ??= this.#altSvc;
     return headers;
   }
 }
 
-function headersOf(head: ResponseHead): Record<string, string | string[] | number> {
-  const headers: Record<string, string | string[] | number> = { ":status": head.status };
-  for (let i = 0; i < head.fields.length; i += 2) {
-    const name = head.fields[i] as string;
-    const value = head.fields[i + 1] as string;
+function headersOf(fields: Fields): Record<string, string | string[]> {
+  const headers: Record<string, string | string[]> = {};
+  for (let i = 0; i < fields.length; i += 2) {
+    const name = fields[i] as string;
+    const value = fields[i + 1] as string;
     const before = headers[name];
-    headers[name] = before === undefined ? value : [before as string, value].flat();
+    headers[name] = before === undefined ? value : [before, value].flat();
   }
   return headers;
 }

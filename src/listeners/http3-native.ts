@@ -235,6 +235,14 @@ class NativeExchange implements Exchange, Sink {
     return "";
   }
 
+  get sendsInterim(): boolean {
+    return false;
+  }
+
+  get sendsTrailers(): boolean {
+    return false;
+  }
+
   get stream(): number {
     return this.id;
   }
@@ -418,6 +426,8 @@ class ResponseStream {
 
 class NativeBody implements RequestBody {
   readonly length: number | undefined;
+  /** The engine drops them. */
+  readonly trailers: Fields = [];
   readonly #request: Request;
   #reader: { read(): Promise<{ value?: Uint8Array }>; cancel(): Promise<void> } | null = null;
 

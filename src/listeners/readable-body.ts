@@ -1,6 +1,6 @@
 /** A request's body over a `node:stream`: no more of it is taken than is read, so that the rest stays with the client. */
 import type { Readable } from "node:stream";
-import { BodyLostError, type RequestBody } from "../exchange.ts";
+import { BodyLostError, type Fields, type RequestBody } from "../exchange.ts";
 import { collect } from "../http/body.ts";
 
 /** Bytes that wait to be read before the client is held back. */
@@ -14,7 +14,9 @@ export interface Flow {
 
 export class ReadableBody implements RequestBody {
   readonly length: number | undefined;
+  trailers: Fields = [];
   readonly #flow: Flow;
+  readonly #readTrailers: () => Fields;
   #queue: Uint8Array[] = [];
   #waiting = 0;
   #paused = false;
@@ -22,12 +24,17 @@ export class ReadableBody implements RequestBody {
   #state: "open" | "ended" | "cancelled" = "open";
   #error: Error | null = null;
 
-  constructor(stream: Readable, length: number | undefined, flow: Flow) {
+  /** @param trailers read when the stream has ended */
+  constructor(stream: Readable, length: number | undefined, flow: Flow, trailers: () => Fields) {
     this.length = length;
     this.#flow = flow;
+    this.#readTrailers = trailers;
     stream.on("data", (chunk: Buffer) => this.#take(chunk));
     stream.on("end", () => {
-      if (this.#state === "open") this.#state = "ended";
+      if (this.#state === "open") {
+        this.#state = "ended";
+        this.trailers = this.#readTrailers();
+      }
       this.#notify();
     });
     stream.on("error", (error) => this.#fail(error));

@@ -95,6 +95,7 @@ class TcpListener implements Listener {
     server.maxHeadersCount = 0;
     server.on("connection", (socket: Socket) => this.#connected(socket));
     server.on("request", (request, response) => this.#request(request, response));
+    server.on("checkExpectation", (request, response) => this.#request(request, response));
     server.on("clientError", refuseGarbage);
     return server;
   }
@@ -113,9 +114,11 @@ class TcpListener implements Listener {
     server.on("secureConnection", (socket) => {
       if (socket.alpnProtocol !== "h2") this.#connected(socket);
     });
-    server.on("request", (request, response) => {
-      this.#request(request as unknown as IncomingMessage, response as unknown as ServerResponse);
-    });
+    for (const event of ["request", "checkExpectation"]) {
+      server.on(event, (request: IncomingMessage, response: ServerResponse) =>
+        this.#request(request, response),
+      );
+    }
     // Listening to 'request' adds a listener that builds node:http's objects for every stream of HTTP/2: not needed.
     server.removeAllListeners("stream");
     server.on("stream", (stream, headers, flags, raw?: unknown) => {

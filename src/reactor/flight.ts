@@ -1,5 +1,5 @@
 /** One exchange as its reactor keeps it: how far it is, which worker has it, and what each direction may still send. */
-import type { Exchange, Protocol } from "../exchange.ts";
+import type { Exchange, Fields, Protocol } from "../exchange.ts";
 import { ReceiveWindow, SendWindow } from "../wire/window.ts";
 import type { WorkerLink } from "./worker-link.ts";
 
@@ -23,6 +23,8 @@ export class Flight {
   over = false;
   /** The worker has sent the last of the response; the client has not yet taken it. */
   responseEnded = false;
+  /** Follow the response's body. */
+  trailers: Fields | null = null;
   /** Bytes of response that the sink holds and the client has not taken. */
   unconsumed = 0;
   /** Set while the request's body waits for credit or for a worker. */

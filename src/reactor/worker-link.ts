@@ -1,10 +1,12 @@
 /** The reactor's end of the channel to one worker: requests go out, and what comes back finds its exchange's sink. */
 import type { Socket } from "node:net";
-import type { ExchangeId } from "../exchange.ts";
+import type { ExchangeId, Fields } from "../exchange.ts";
 import { Channel, type ChannelOwner } from "../wire/channel.ts";
 import { DATA_BYTES, type Frame, FrameError, FrameType, WIRE_VERSION } from "../wire/frames.ts";
-import { ResponseHeads, writeRequest } from "../wire/heads.ts";
+import { ResponseHeads, readTrailers, writeRequest, writeTrailers } from "../wire/heads.ts";
 import type { Flight } from "./flight.ts";
+
+const NO_FIELDS: Fields = [];
 
 export interface LinkOwner {
   /** The worker has said hello: it takes requests. */
@@ -40,8 +42,10 @@ export class WorkerLink implements ChannelOwner {
   /** Sends the head, and with it a body that is whole. */
   send(flight: Flight): void {
     const { exchange, wholeBody } = flight;
-    const end = exchange.body === null || wholeBody !== null;
-    writeRequest(this.#channel.writer, exchange.id, exchange, wholeBody, end);
+    const whole = exchange.body === null || wholeBody !== null;
+    const trailers = whole && exchange.body !== null ? exchange.body.trailers : NO_FIELDS;
+    writeRequest(this.#channel.writer, exchange.id, exchange, wholeBody, whole && trailers.length === 0);
+    if (trailers.length > 0) writeTrailers(this.#channel.writer, exchange.id, trailers);
   }
 
   /** Sends a piece of the body, as far as credit goes; returns the bytes sent. */
@@ -55,7 +59,10 @@ export class WorkerLink implements ChannelOwner {
   }
 
   sendEnd(flight: Flight): void {
-    this.#channel.writer.data(flight.exchange.id, null, true);
+    const { id, body } = flight.exchange;
+    const trailers = body?.trailers ?? NO_FIELDS;
+    if (trailers.length === 0) this.#channel.writer.data(id, null, true);
+    else writeTrailers(this.#channel.writer, id, trailers);
   }
 
   /** Tells the worker that its answer is no longer wanted. */
@@ -108,10 +115,13 @@ export class WorkerLink implements ChannelOwner {
         if (flight.state !== "responding" || flight.responseEnded)
           throw new FrameError("data without a head");
         if (payload.left > 0) this.#data(flight, payload.rest());
-        if (frame.end) {
-          flight.responseEnded = true;
-          if (flight.unconsumed === 0) this.#finish(flight);
-        }
+        if (frame.end) this.#ended(flight);
+        return;
+      case FrameType.trailers:
+        if (flight.state !== "responding" || flight.responseEnded)
+          throw new FrameError("trailers without a head");
+        flight.trailers = readTrailers(payload);
+        this.#ended(flight);
         return;
       case FrameType.inform:
         sink.inform(this.#heads.read(payload));
@@ -154,8 +164,13 @@ export class WorkerLink implements ChannelOwner {
     else this.consumed(flight, bytes);
   }
 
+  #ended(flight: Flight): void {
+    flight.responseEnded = true;
+    if (flight.unconsumed === 0) this.#finish(flight);
+  }
+
   #finish(flight: Flight): void {
-    flight.exchange.sink.end();
+    flight.exchange.sink.end(flight.trailers);
     this.#owner.completed(flight);
   }
 }

@@ -10,6 +10,7 @@
  *  INFORM              as RESPONSE, with no body: an interim response
  *  DATA                a piece of the body
  *  CREDIT              u32: how many more bytes of body the other side may send
+ *  TRAILERS            the trailer section, and with it the end of the body
  *  ABORT               why, in latin1: this direction ends short
  *  HELLO               u8 version, u32 worker id, u32 pid: the first frame of each direction
  * ```
@@ -41,13 +42,14 @@ export const FrameType = {
   data: 5,
   credit: 6,
   abort: 7,
+  trailers: 8,
 } as const;
 export type FrameType = (typeof FrameType)[keyof typeof FrameType];
 
 /** The flag END. */
 export const END = 1;
 
-const LAST_TYPE = FrameType.abort;
+const LAST_TYPE = FrameType.trailers;
 const INITIAL_BYTES = 64 * 1024;
 
 /** The peer broke the rules of the wire: its channel is of no more use. */

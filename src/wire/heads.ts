@@ -29,7 +29,11 @@ const METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "
 
 const FIELD_CODES = codesOf(FIELD_NAMES);
 const METHOD_CODES = codesOf(METHODS);
+/** What the first byte of a request's head says beside the protocol. */
 const HTTPS = 0x80;
+const SENDS_INTERIM = 0x40;
+const SENDS_TRAILERS = 0x20;
+const PROTOCOL = 0x1f;
 
 /** Response heads under this many bytes are kept decoded, this many of them. */
 const CACHED_HEAD_BYTES = 512;
@@ -44,7 +48,12 @@ export function writeRequest(
 ): void {
   writer.begin(FrameType.request, end ? END : 0, id);
   const mark = writer.mark();
-  writer.u8(PROTOCOLS.indexOf(head.protocol) | (head.scheme === "https" ? HTTPS : 0));
+  writer.u8(
+    PROTOCOLS.indexOf(head.protocol) |
+      (head.scheme === "https" ? HTTPS : 0) |
+      (head.sendsInterim ? SENDS_INTERIM : 0) |
+      (head.sendsTrailers ? SENDS_TRAILERS : 0),
+  );
   writeCoded(writer, METHOD_CODES, head.method);
   writer.f64(head.receivedAt);
   writer.u16(head.remotePort);
@@ -73,15 +82,19 @@ export class ReceivedHead implements RequestHead {
   readonly remoteAddress: string;
   readonly authority: string;
   readonly path: string;
+  readonly sendsInterim: boolean;
+  readonly sendsTrailers: boolean;
   #payload: Payload;
   #fields: Fields | null = null;
 
   constructor(payload: Payload) {
     const start = payload.u8();
-    const protocol = PROTOCOLS[start & ~HTTPS];
-    if (protocol === undefined) throw new FrameError(`there is no protocol ${start & ~HTTPS}`);
+    const protocol = PROTOCOLS[start & PROTOCOL];
+    if (protocol === undefined) throw new FrameError(`there is no protocol ${start & PROTOCOL}`);
     this.protocol = protocol;
     this.scheme = (start & HTTPS) !== 0 ? "https" : "http";
+    this.sendsInterim = (start & SENDS_INTERIM) !== 0;
+    this.sendsTrailers = (start & SENDS_TRAILERS) !== 0;
     this.method = readCoded(payload, METHODS);
     this.receivedAt = payload.f64();
     this.remotePort = payload.u16();
@@ -152,6 +165,16 @@ function readResponseHead(payload: Payload): ResponseHead {
   const status = payload.u16();
   if (status < 100 || status > 599) throw new FrameError(`there is no status ${status}`);
   return { status, fields: readFields(payload) };
+}
+
+export function writeTrailers(writer: FrameWriter, id: ExchangeId, trailers: Fields): void {
+  writer.begin(FrameType.trailers, END, id);
+  writeFields(writer, trailers);
+  writer.finish();
+}
+
+export function readTrailers(payload: Payload): Fields {
+  return readFields(payload);
 }
 
 function writeFields(writer: FrameWriter, fields: Fields): void {

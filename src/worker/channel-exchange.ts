@@ -13,8 +13,10 @@ import { collect } from "../http/body.ts";
 import { contentLength } from "../http/fields.ts";
 import type { Channel } from "../wire/channel.ts";
 import { DATA_BYTES, FrameError, FrameType } from "../wire/frames.ts";
-import { writeResponse } from "../wire/heads.ts";
+import { writeResponse, writeTrailers } from "../wire/heads.ts";
 import { ReceiveWindow, SendWindow } from "../wire/window.ts";
+
+const NOTHING = new Uint8Array(0);
 
 export class ChannelExchange implements Exchange, Sink {
   readonly id: ExchangeId;
@@ -32,6 +34,7 @@ export class ChannelExchange implements Exchange, Sink {
   #window: SendWindow | null = null;
   #queue: Uint8Array[] = [];
   #ending = false;
+  #trailers: Fields | null = null;
   #over = false;
 
   constructor(
@@ -84,6 +87,12 @@ export class ChannelExchange implements Exchange, Sink {
   get stream(): number {
     return this.#head.stream;
   }
+  get sendsInterim(): boolean {
+    return this.#head.sendsInterim;
+  }
+  get sendsTrailers(): boolean {
+    return this.#head.sendsTrailers;
+  }
   get sink(): Sink {
     return this;
   }
@@ -98,11 +107,11 @@ export class ChannelExchange implements Exchange, Sink {
     }
     this.head(head);
     this.data(body);
-    this.end();
+    this.end(null);
   }
 
   inform(head: ResponseHead): boolean {
-    if (this.#over) return false;
+    if (this.#over || !this.sendsInterim) return false;
     writeResponse(this.#channel.writer, this.id, FrameType.inform, head, null, false);
     return true;
   }
@@ -120,8 +129,9 @@ export class ChannelExchange implements Exchange, Sink {
     return this.#queue.length === 0;
   }
 
-  end(): void {
+  end(trailers: Fields | null): void {
     this.#ending = true;
+    this.#trailers = trailers;
     this.#send();
   }
 
@@ -163,7 +173,7 @@ export class ChannelExchange implements Exchange, Sink {
       const bytes = Math.min(chunk.length, window.credit, DATA_BYTES);
       if (bytes === 0) return;
       const whole = bytes === chunk.length;
-      const last = whole && this.#ending && this.#queue.length === 1;
+      const last = whole && this.#ending && this.#queue.length === 1 && this.#trailers === null;
       this.#channel.writer.data(this.id, whole ? chunk : chunk.subarray(0, bytes), last);
       window.spend(bytes);
       if (whole) this.#queue.shift();
@@ -174,7 +184,8 @@ export class ChannelExchange implements Exchange, Sink {
       }
     }
     if (!this.#ending) return;
-    this.#channel.writer.data(this.id, null, true);
+    if (this.#trailers === null) this.#channel.writer.data(this.id, null, true);
+    else writeTrailers(this.#channel.writer, this.id, this.#trailers);
     this.#finish();
   }
 
@@ -192,6 +203,7 @@ class ChannelBody implements RequestBody {
   readonly #channel: Channel;
   readonly #head: RequestHead;
   readonly #window = new ReceiveWindow();
+  trailers: Fields = [];
   #queue: Uint8Array[] = [];
   #ended = false;
   #cancelled = false;
@@ -248,6 +260,12 @@ class ChannelBody implements RequestBody {
       this.#waiting?.resolve(null);
       this.#waiting = null;
     }
+  }
+
+  /** The body ends here, with a trailer section. */
+  receiveTrailers(trailers: Fields): void {
+    this.trailers = trailers;
+    this.receive(NOTHING, true);
   }
 
   fail(reason: string): void {

@@ -4,7 +4,7 @@ import type { ExchangeId } from "../exchange.ts";
 import { type ExchangeHandler, run } from "../handler/run.ts";
 import { Channel, type ChannelOwner } from "../wire/channel.ts";
 import { type Frame, FrameError, FrameType, WIRE_VERSION } from "../wire/frames.ts";
-import { readRequestHead } from "../wire/heads.ts";
+import { readRequestHead, readTrailers } from "../wire/heads.ts";
 import { ChannelExchange } from "./channel-exchange.ts";
 
 export class Worker {
@@ -111,6 +111,9 @@ class ReactorLink implements ChannelOwner {
     switch (type) {
       case FrameType.data:
         exchange?.body?.receive(payload.rest(), frame.end);
+        return;
+      case FrameType.trailers:
+        exchange?.body?.receiveTrailers(readTrailers(payload));
         return;
       case FrameType.credit:
         exchange?.credit(payload.u32());

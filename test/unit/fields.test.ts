@@ -18,6 +18,8 @@ function statusOf(change: Partial<RequestHead>, hasBody = false): number | null 
     remotePort: 1,
     localPort: 2,
     session: "",
+    sendsInterim: true,
+    sendsTrailers: true,
     stream: 0,
     ...change,
   };

@@ -10,7 +10,14 @@ import {
   FrameWriter,
   MAX_PAYLOAD_BYTES,
 } from "../../src/wire/frames.ts";
-import { ResponseHeads, readRequestHead, writeRequest, writeResponse } from "../../src/wire/heads.ts";
+import {
+  ResponseHeads,
+  readRequestHead,
+  readTrailers,
+  writeRequest,
+  writeResponse,
+  writeTrailers,
+} from "../../src/wire/heads.ts";
 import { ReceiveWindow, SendWindow, WINDOW_BYTES } from "../../src/wire/window.ts";
 
 const latin1 = (maxLength: number) =>
@@ -38,6 +45,8 @@ const requestHead: fc.Arbitrary<RequestHead> = fc.record({
   localPort: u16,
   session: latin1(20),
   stream: u32,
+  sendsInterim: fc.boolean(),
+  sendsTrailers: fc.boolean(),
 });
 const responseHead: fc.Arbitrary<ResponseHead> = fc.record({
   status: fc.integer({ min: 100, max: 599 }),
@@ -49,6 +58,7 @@ type Made =
   | { kind: "response" | "inform"; id: ExchangeId; head: ResponseHead; body: Uint8Array; end: boolean }
   | { kind: "data"; id: ExchangeId; body: Uint8Array; end: boolean }
   | { kind: "credit"; id: ExchangeId; bytes: number }
+  | { kind: "trailers"; id: ExchangeId; trailers: string[] }
   | { kind: "abort"; id: ExchangeId; reason: string }
   | { kind: "hello"; version: number; workerId: number; pid: number };
 
@@ -63,6 +73,7 @@ const made: fc.Arbitrary<Made> = fc.oneof(
   }),
   fc.record({ kind: fc.constant("data"), id, body: bytes(5000), end: fc.boolean() }),
   fc.record({ kind: fc.constant("credit"), id, bytes: u32 }),
+  fc.record({ kind: fc.constant("trailers"), id, trailers: fields }),
   fc.record({ kind: fc.constant("abort"), id, reason: latin1(100) }),
   fc.record({
     kind: fc.constant("hello"),
@@ -87,6 +98,9 @@ function write(writer: FrameWriter, frame: Made): void {
     case "credit":
       writer.credit(frame.id, frame.bytes);
       return;
+    case "trailers":
+      writeTrailers(writer, frame.id, frame.trailers);
+      return;
     case "abort":
       writer.abort(frame.id, frame.reason);
       return;
@@ -109,7 +123,9 @@ function read(stream: Buffer, cuts: readonly number[]): Made[] {
           const received = readRequestHead(payload);
           const { protocol, method, scheme, authority, path, fields, receivedAt, session, stream } = received;
           const { remoteAddress, remotePort, localPort } = received;
-          const connection = { remoteAddress, remotePort, localPort, session, stream };
+          const { sendsInterim, sendsTrailers } = received;
+          const able = { sendsInterim, sendsTrailers };
+          const connection = { remoteAddress, remotePort, localPort, session, stream, ...able };
           const head = { protocol, method, scheme, authority, path, fields, receivedAt, ...connection };
           found.push({ kind, id, head, body: plain(payload.rest()), end });
           return;
@@ -123,6 +139,9 @@ function read(stream: Buffer, cuts: readonly number[]): Made[] {
           return;
         case "credit":
           found.push({ kind, id, bytes: payload.u32() });
+          return;
+        case "trailers":
+          found.push({ kind, id, trailers: [...readTrailers(payload)] });
           return;
         case "abort":
           found.push({ kind, id, reason: payload.latin1() });
@@ -207,7 +226,7 @@ describe("frames", () => {
   });
 
   test("a type that does not exist is refused", () => {
-    for (const type of [0, 8, 255]) {
+    for (const type of [0, 100, 255]) {
       const frame = Buffer.alloc(FRAME_HEADER_BYTES);
       frame[4] = type;
       expect(() => new FrameReader().push(frame, () => {})).toThrow(`there is no frame type ${type}`);
