@@ -1,6 +1,6 @@
 /**
  * The project's own load generator, for machines without h2load: a process of its own, on Bun's `node:quic`. Run as
- * `bun generator.ts PORT PATH CONNECTIONS STREAMS REQUESTS BYTES`; its last words are one line of JSON on stdout.
+ * `bun generator.ts PORT PATH CONNECTIONS STREAMS REQUESTS BYTES [ACCEPT-ENCODING]`; its last words are one line of JSON on stdout.
  *
  * Why node:quic: it keeps exactly the connections it is told to, each on a UDP socket of its own, at 30–38 k requests/s.
  * `fetch(url, { protocol: "http3" })` is faster (47–67 k) but opens connections as it likes (one to four for 10 × 10);
@@ -56,6 +56,7 @@ async function generate(
   streams: number,
   requests: number,
   bytes: number,
+  acceptEncoding: string,
 ): Promise<GeneratorReport> {
   const latencies = new Float64Array(requests);
   let answered = 0;
@@ -67,7 +68,13 @@ async function generate(
   };
   const sessions = await Promise.all(Array.from({ length: connections }, () => open(port, failed)));
   const authority = `localhost:${port}`;
-  const headers = { ":method": "GET", ":scheme": "https", ":authority": authority, ":path": path };
+  const headers: Record<string, string> = {
+    ":method": "GET",
+    ":scheme": "https",
+    ":authority": authority,
+    ":path": path,
+  };
+  if (acceptEncoding !== "") headers["accept-encoding"] = acceptEncoding;
 
   const cpuBefore = process.cpuUsage();
   const started = performance.now();
@@ -105,9 +112,9 @@ async function generate(
 }
 
 if (import.meta.main) {
-  const [port, path, connections, streams, requests, bytes] = process.argv.slice(2);
+  const [port, path, connections, streams, requests, bytes, acceptEncoding = ""] = process.argv.slice(2);
   if (path === undefined)
-    throw new Error("usage: bun generator.ts PORT PATH CONNECTIONS STREAMS REQUESTS BYTES");
+    throw new Error("usage: bun generator.ts PORT PATH CONNECTIONS STREAMS REQUESTS BYTES [ACCEPT-ENCODING]");
   const report = await generate(
     Number(port),
     path,
@@ -115,6 +122,7 @@ if (import.meta.main) {
     Number(streams),
     Number(requests),
     Number(bytes),
+    acceptEncoding,
   );
   console.log(JSON.stringify(report));
   process.exit(0); // not waiting for the sessions' draining periods

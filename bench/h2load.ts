@@ -19,8 +19,10 @@ export async function h2load(command: string, signal: AbortSignal): Promise<Gene
     async run(port, load, signal) {
       const options = ["--h3", `--connect-to=127.0.0.1:${port}`, "-t", "1", "-N", `${SILENCE}`];
       const size = ["-n", `${load.requests}`, "-c", `${load.connections}`, "-m", `${load.streams}`];
+      const { acceptEncoding } = load;
+      const fields = acceptEncoding === undefined ? [] : ["-H", `accept-encoding: ${acceptEncoding}`];
       const url = `https://localhost:${port}${load.path}`;
-      const finished = await runToEnd([...program, ...options, ...size, url], signal);
+      const finished = await runToEnd([...program, ...options, ...size, ...fields, url], signal);
       return parseReport(finished.stdout, load, finished.cpuSeconds);
     },
   };

@@ -1,9 +1,9 @@
 /** What the benchmark measures: the loads, their targets, and what every generator says of one run. */
-import { GREETING, STREAM_BYTES } from "./apps/answers.ts";
+import { FILE_BYTES, GREETING, STREAM_BYTES } from "./apps/answers.ts";
 
 export interface Load {
   readonly name: string;
-  readonly path: "/" | "/stream";
+  readonly path: "/" | "/stream" | "/file" | "/json";
   readonly connections: number;
   /** Requests in flight on each connection. */
   readonly streams: number;
@@ -11,6 +11,8 @@ export interface Load {
   readonly requests: number;
   /** Bytes of each response's body: any other length is a failure. */
   readonly responseBytes: number;
+  /** What each request says in the field of that name; without it there is none. */
+  readonly acceptEncoding?: string;
 }
 
 export interface Measurement {
@@ -87,6 +89,19 @@ export const COMPARISONS: readonly Comparison[] = [
     },
     metrics: ["megabytesPerSecond"],
     target: { metric: "megabytesPerSecond", bound: "at least", ratio: 0.5 },
+  },
+  {
+    // `response.sendfile` beside `Bun.file`; the fetch form's file crosses the wire.
+    load: {
+      name: "1 MiB file, 4 × 4",
+      path: "/file",
+      connections: 4,
+      streams: 4,
+      requests: 1500,
+      responseBytes: FILE_BYTES,
+    },
+    metrics: ["megabytesPerSecond"],
+    target: { metric: "megabytesPerSecond", bound: "at least", ratio: 0.8 },
   },
 ];
 

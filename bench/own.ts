@@ -8,9 +8,12 @@ const PROGRAM = `${import.meta.dir}/generator.ts`;
 export const ownGenerator: Generator = {
   name: `bench/generator.ts (node:quic of Bun ${Bun.version})`,
   async run(port, load, signal) {
-    const { path, connections, streams, requests, responseBytes } = load;
+    const { path, connections, streams, requests, responseBytes, acceptEncoding = "" } = load;
     const size = [connections, streams, requests, responseBytes].map(String);
-    const { stdout } = await runToEnd([process.execPath, PROGRAM, `${port}`, path, ...size], signal);
+    const { stdout } = await runToEnd(
+      [process.execPath, PROGRAM, `${port}`, path, ...size, acceptEncoding],
+      signal,
+    );
     const report = JSON.parse(stdout.trimEnd().split("\n").at(-1) ?? "") as GeneratorReport;
     if (report.failures > 0) throw new BenchError(`${report.failures} failed, the first: ${report.failure}`);
     return {

@@ -6,13 +6,17 @@
  *
  *   --quick       one short repetition: shows that all of it works, measures nothing well
  *   --json FILE   writes every single measurement to FILE
+ *   CADDY=…       the command line of a Caddy: a compressed response is compared with the same through it
  *   H2LOAD=…      the command line of an h2load with HTTP/3, 1.70 or later; without it, the project's own generator
  */
+import { randomBytes } from "node:crypto";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { cpus, release, tmpdir, type } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { generate } from "selfsigned";
+import { FILE_BYTES } from "./apps/answers.ts";
+import { compareCompression } from "./caddy.ts";
 import { h2load } from "./h2load.ts";
 import { BenchError, COMPARISONS, fraction, type Generator, type Load, type Measurement } from "./load.ts";
 import { ownGenerator } from "./own.ts";
@@ -75,13 +79,16 @@ async function main(signal: AbortSignal): Promise<void> {
   const results = new Map<string, Record<ServerName, Measurement[]>>();
   for (const { load } of COMPARISONS) results.set(load.name, { raw: [], event: [], fetch: [] });
   const repetitions = quick ? 1 : REPETITIONS;
+  let compression = "";
   const folder = await mkdtemp(join(tmpdir(), "tercet-bench-"));
   try {
     const certificate = await makeCertificate(folder);
+    const file = join(folder, "file.bin");
+    await writeFile(file, randomBytes(FILE_BYTES));
     // Started one after another. While one is loaded the others wait, and take no time.
-    await using raw = await startServer("raw", certificate);
-    await using event = await startServer("event", certificate);
-    await using fetch = await startServer("fetch", certificate);
+    await using raw = await startServer("raw", certificate, file);
+    await using event = await startServer("event", certificate, file);
+    await using fetch = await startServer("fetch", certificate, file);
     const servers = { raw, event, fetch };
     for (const { load } of COMPARISONS) {
       console.error(`bench: ${load.name}`);
@@ -93,11 +100,16 @@ async function main(signal: AbortSignal): Promise<void> {
         for (const name of SERVER_NAMES) results.get(load.name)?.[name].push(found[name]);
       }
     }
+    const caddy = process.env.CADDY?.trim();
+    if (caddy) {
+      compression = await compareCompression(caddy, certificate, event.port, generator, quick, signal);
+    }
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
 
   console.log(`\n${table(results)}\n`);
+  if (compression !== "") console.log(`${compression}\n`);
   const basis = quick
     ? "one short repetition, for a quick look only"
     : `medians of ${repetitions} repetitions`;

@@ -1,5 +1,6 @@
 /** Starts and stops the servers, each in processes of its own, on a port the system chose. */
 import { join } from "node:path";
+import { FILE_VARIABLE } from "./apps/answers.ts";
 import { BenchError } from "./load.ts";
 
 const ROOT = join(import.meta.dir, "..");
@@ -30,10 +31,14 @@ function command(name: ServerName, { cert, key }: Certificate): string[] {
 }
 
 /** @throws {BenchError} where the server does not become ready; nothing is left running then. */
-export async function startServer(name: ServerName, certificate: Certificate): Promise<RunningServer> {
+export async function startServer(
+  name: ServerName,
+  certificate: Certificate,
+  file: string,
+): Promise<RunningServer> {
   const child = Bun.spawn([process.execPath, ...command(name, certificate)], {
     cwd: ROOT,
-    env: { ...process.env, NODE_ENV: "production" },
+    env: { ...process.env, NODE_ENV: "production", [FILE_VARIABLE]: file },
     stdin: "ignore",
     stdout: "pipe",
     stderr: "inherit",

@@ -47,15 +47,22 @@ export interface RequestHead {
  * apart, the client's address and port stand for the session.
  */
 export function nameOf(head: RequestHead): string {
-  if (head.session !== "") return `${head.session}:${head.stream}`;
+  return `${nameOfSession(head)}:${head.stream}`;
+}
+
+/** The first half of `nameOf`. */
+export function nameOfSession(head: RequestHead): string {
+  if (head.session !== "") return head.session;
   const address = head.remoteAddress.includes(":") ? `[${head.remoteAddress}]` : head.remoteAddress;
-  return `${address}:${head.remotePort}:${head.stream}`;
+  return `${address}:${head.remotePort}`;
 }
 
 /** What a response says before its body. The same object may be used for many responses, and is never changed. */
 export interface ResponseHead {
   readonly status: number;
   readonly fields: Fields;
+  /** The body goes out as it is given, never compressed. */
+  readonly verbatim?: boolean;
 }
 
 /** A request's body, pulled by whoever consumes it: what is not read stays with the client. */
@@ -72,7 +79,26 @@ export interface RequestBody {
   cancel(): void;
 }
 
-/** The only way to answer. The order is: `inform`*, then `respond`, or `head` `data`* `end`; or `abort` at any time. */
+/** Bytes of a file: `length` of them from `offset` on. */
+export interface FileRange {
+  readonly offset: number;
+  readonly length: number;
+}
+
+/** A body made of pieces of one file, which is read where its client's socket is: in the reactor. */
+export interface FileBody {
+  /** Absolute. */
+  readonly path: string;
+  /** The file that the head was made for (files/open.ts): another that has taken its place is not sent. */
+  readonly identity: string;
+  /** In the order they are sent; bytes stand for themselves. */
+  readonly pieces: readonly (FileRange | Uint8Array)[];
+}
+
+/**
+ * The only way to answer. The order is: `inform`*, then `respond`, or `file`, or `head` `data`* `end`; or `abort` at any
+ * time.
+ */
 export interface Sink {
   /** `respond` or `head` was called: no other status can be sent. */
   readonly headSent: boolean;
@@ -80,6 +106,11 @@ export interface Sink {
   respond(head: ResponseHead, body: Uint8Array | null): void;
   /** An interim (1xx) response, RFC 9110 §15.2. False where the engine cannot send one. */
   inform(head: ResponseHead): boolean;
+  /**
+   * A whole response with a body from a file. Resolves when the last of it was handed over, or the client has gone.
+   * Rejects with a FileError where the file cannot be sent as promised; `headSent` tells whether anything was.
+   */
+  file(head: ResponseHead, body: FileBody): Promise<void>;
   head(head: ResponseHead): void;
   /** Takes the chunk always; false asks to wait for `onDrain` before the next. */
   data(chunk: Uint8Array): boolean;
@@ -108,6 +139,8 @@ export interface Exchange extends RequestHead {
   readonly aborted: boolean;
   /** Told once, when `aborted` becomes true. Whoever owns the exchange at the time sets it. */
   onAborted: ((exchange: Exchange) => void) | null;
+  /** Told once, in a worker, when nothing more can be sent: the response was handed over, or it has ended short. */
+  onOver?: (() => void) | null;
 }
 
 /** What the client sees when nobody can answer for the handler: no body but the status's own words. */

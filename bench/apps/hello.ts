@@ -1,5 +1,5 @@
 /** The answers in the fetch form: `tercet serve` serves this file, raw.ts hands the same function to Bun.serve. */
-import { CHUNK, GREETING, STREAM_BYTES } from "./answers.ts";
+import { CHUNK, FILE_VARIABLE, GREETING, STREAM_BYTES } from "./answers.ts";
 
 /** Made chunk by chunk as the server asks for it, so the client's pace is the pace. */
 function stream(): ReadableStream<Uint8Array> {
@@ -18,6 +18,7 @@ export default {
     if (request.url.endsWith("/stream")) {
       return new Response(stream(), { headers: { "content-type": "application/octet-stream" } });
     }
+    if (request.url.endsWith("/file")) return new Response(Bun.file(process.env[FILE_VARIABLE] ?? ""));
     return new Response(GREETING, { headers: { "content-type": "text/plain" } });
   },
 };

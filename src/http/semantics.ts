@@ -1,6 +1,6 @@
 /** Facts of RFC 9110 that more than one room asks for. */
 import { STATUS_CODES } from "node:http";
-import type { FailureStatus, ResponseHead } from "../exchange.ts";
+import type { ResponseHead } from "../exchange.ts";
 
 /** RFC 9110 §9.2.2, and QUERY (draft-ietf-httpbis-safe-method-w-body): may be sent again when the answer was lost. */
 const IDEMPOTENT = new Set(["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE", "QUERY"]);
@@ -20,10 +20,12 @@ export function forbidsBody(method: string, status: number): boolean {
  */
 export function failureResponse(
   method: string,
-  status: FailureStatus,
+  status: number,
   reason: string | null,
 ): { head: ResponseHead; body: Uint8Array | null } {
-  const body = Buffer.from(`${status} ${STATUS_CODES[status]}${reason === null ? "" : `: ${reason}`}\n`);
+  const body = Buffer.from(
+    `${status} ${STATUS_CODES[status] ?? "Error"}${reason === null ? "" : `: ${reason}`}\n`,
+  );
   const fields = ["content-type", "text/plain; charset=utf-8", "content-length", String(body.length)];
   if (status === 503) fields.push("retry-after", "1");
   return { head: { status, fields }, body: forbidsBody(method, status) ? null : body };

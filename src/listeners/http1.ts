@@ -1,6 +1,7 @@
 /** A request and response of HTTP/1.1 (`node:http`) as an exchange. */
 import type { IncomingMessage, ServerResponse } from "node:http";
-import type { Exchange, ExchangeId, Fields, RequestBody, ResponseHead, Sink } from "../exchange.ts";
+import type { Exchange, ExchangeId, Fields, FileBody, RequestBody, ResponseHead, Sink } from "../exchange.ts";
+import { sendFile } from "../files/send.ts";
 import { contentLength, trailersOf } from "../http/fields.ts";
 import { ReadableBody } from "./readable-body.ts";
 import { type ConnectionFacts, TcpExchange } from "./tcp-exchange.ts";
@@ -75,14 +76,12 @@ export class Http1Exchange extends TcpExchange implements Exchange, Sink {
   }
 
   inform(head: ResponseHead): boolean {
-    if (head.status !== 103) return false;
-    const hints: Record<string, string[]> = {};
-    for (let i = 0; i < head.fields.length; i += 2) {
-      const name = head.fields[i] as string;
-      hints[name] = [...(hints[name] ?? []), head.fields[i + 1] as string];
-    }
-    this.#response.writeEarlyHints(hints as { link: string[] });
+    this.#response.writeInformation(head.status, head.fields);
     return true;
+  }
+
+  file(head: ResponseHead, body: FileBody): Promise<void> {
+    return sendFile(this, head, body);
   }
 
   head(head: ResponseHead): void {

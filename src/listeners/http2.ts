@@ -1,6 +1,7 @@
 /** A stream of HTTP/2 (`node:http2`) as an exchange. */
 import { constants, type IncomingHttpHeaders, type ServerHttp2Stream } from "node:http2";
-import type { Exchange, ExchangeId, Fields, RequestBody, ResponseHead, Sink } from "../exchange.ts";
+import type { Exchange, ExchangeId, Fields, FileBody, RequestBody, ResponseHead, Sink } from "../exchange.ts";
+import { sendFile } from "../files/send.ts";
 import { contentLength, fieldValue, malformedFieldLine, trailersOf } from "../http/fields.ts";
 import { forbidsBody } from "../http/semantics.ts";
 import { ReadableBody } from "./readable-body.ts";
@@ -77,6 +78,10 @@ export class Http2Exchange extends TcpExchange implements Exchange, Sink {
     if (this.#gone) return false;
     this.#stream.additionalHeaders({ ":status": head.status, ...headersOf(head.fields) });
     return true;
+  }
+
+  file(head: ResponseHead, body: FileBody): Promise<void> {
+    return sendFile(this, head, body);
   }
 
   head(head: ResponseHead): void {

@@ -2,7 +2,8 @@
  * HTTP/3 by the engine inside Bun (`Bun.serve`, lsquic). The only file that knows it. Built for speed: what a request
  * does not need is not made. What this engine cannot do is written in docs/architecture.md.
  */
-import type { Exchange, ExchangeId, Fields, RequestBody, ResponseHead, Sink } from "../exchange.ts";
+import type { Exchange, ExchangeId, Fields, FileBody, RequestBody, ResponseHead, Sink } from "../exchange.ts";
+import { changed, openMeant, sendOpened, WHOLE_BYTES } from "../files/send.ts";
 import { contentLength, fieldValue } from "../http/fields.ts";
 import { type Listener, type ListenerHost, type ListenerOptions, plainAddress } from "./listener.ts";
 import { bindUdp } from "./ports.ts";
@@ -17,6 +18,9 @@ const DRAIN_CHECK_INTERVAL = 20;
  * nothing of what its client has received. So it is given this long after the last response. Milliseconds.
  */
 const LINGER = 1000;
+
+/** Milliseconds: how often it is asked whether the engine has sent a file. It does not say. */
+const SENT_CHECK_INTERVAL = 20;
 
 type NativeServer = Bun.Server<undefined>;
 type Answer = (response: Response) => void;
@@ -34,6 +38,7 @@ class NativeListener implements Listener {
   readonly port: number;
   readonly inits = new ResponseInits();
   readonly unwatched = new Unwatched();
+  readonly sending = new Sending();
   /** Responses that were left without their end. */
   readonly abandoned = new Set<ResponseStream>();
   readonly clock = new TurnClock();
@@ -169,6 +174,34 @@ class Unwatched {
   }
 }
 
+/**
+ * The exchanges whose file the engine is sending. One whose client has left stays until the next check, too: the engine
+ * may be reading when it learns of that, and the descriptor must not be another file's by then.
+ */
+class Sending {
+  readonly #told = new Map<NativeExchange, () => void>();
+  #timer: NodeJS.Timeout | null = null;
+
+  /** Resolves when the engine has let go of the exchange. */
+  sent(exchange: NativeExchange): Promise<void> {
+    this.#timer ??= setInterval(() => this.#check(), SENT_CHECK_INTERVAL);
+    return new Promise((resolve) => {
+      this.#told.set(exchange, resolve);
+    });
+  }
+
+  #check(): void {
+    for (const [exchange, tell] of this.#told) {
+      if (!exchange.checkSent()) continue;
+      this.#told.delete(exchange);
+      tell();
+    }
+    if (this.#told.size > 0 || this.#timer === null) return;
+    clearInterval(this.#timer);
+    this.#timer = null;
+  }
+}
+
 // What every request has is set in the constructor, and nothing else: a request costs the reactor a dozen microseconds
 // in all, and fields that are only for streams would be some of them.
 class NativeExchange implements Exchange, Sink {
@@ -258,8 +291,8 @@ class NativeExchange implements Exchange, Sink {
   /** Has the engine tell when the client goes away, and not end what is merely slow. */
   watch(): void {
     if (this.#request === null) return;
-    // The idle timeout counts while a handler works, too.
-    this.#listener.server.timeout(this.#request, 0);
+    // The idle timeout counts while a handler works, too. None at all would keep what a vanished client has left for good.
+    this.#listener.server.timeout(this.#request, MAX_IDLE_SECONDS);
     const { signal } = this.#request;
     if (signal.aborted) this.lost();
     else signal.addEventListener("abort", () => this.lost());
@@ -279,12 +312,60 @@ class NativeExchange implements Exchange, Sink {
     this.headSent = true;
     this.#release();
     this.#listener.lastEnd = this.#listener.clock.now();
-    this.#answer?.(new Response(body, this.#listener.inits.of(head)));
+    const content = body === null && this.method === "HEAD" ? unsentBody(head) : body;
+    this.#answer?.(new Response(content, this.#listener.inits.of(head)));
     this.#answer = null;
   }
 
   inform(): boolean {
     return false;
+  }
+
+  async file(head: ResponseHead, body: FileBody): Promise<void> {
+    const { handle, size } = await openMeant(body);
+    try {
+      if (this.aborted) return;
+      if (!this.#engineSends(head.status, body, size)) {
+        await sendOpened(this, head, body, handle);
+        return;
+      }
+      this.headSent = true;
+      this.#answer?.(new Response(Bun.file(handle.fd), this.#listener.inits.of(head)));
+      this.#answer = null;
+      await this.#listener.sending.sent(this);
+      if (!this.aborted && (await handle.stat()).size < size) throw changed(body);
+    } finally {
+      await handle.close();
+    }
+  }
+
+  /**
+   * A whole file is the engine's: it keeps the content-length, which it drops from a body that streams. It is given by
+   * its descriptor, for by its path it would be named in a content-disposition. Parts are not: of a descriptor it reads
+   * them from the wrong place, and with status 200 it calls them 206; and of a whole file with status 200 it makes its
+   * own 206 where the request has a Range, whatever If-Range or the handler says.
+   */
+  #engineSends(status: number, body: FileBody, size: number): boolean {
+    const [piece, another] = body.pieces;
+    if (piece === undefined || another !== undefined || piece.length !== size || size <= WHOLE_BYTES)
+      return false;
+    return status !== 200 || fieldValue(this.fields, "range") === undefined;
+  }
+
+  /**
+   * True when the engine has let go of the request, which it does when it has taken the last of the response, or its
+   * client has gone: then it no longer knows the client's address.
+   */
+  checkSent(): boolean {
+    if (this.#request === null) return true;
+    if (this.#listener.server.requestIP(this.#request) !== null) return false;
+    if (this.#request.signal.aborted) {
+      this.lost();
+      return true;
+    }
+    this.#release();
+    this.#listener.lastEnd = this.#listener.clock.now();
+    return true;
   }
 
   head(head: ResponseHead): void {
@@ -295,7 +376,8 @@ class NativeExchange implements Exchange, Sink {
       () => this.lost(),
       this.#listener.abandoned,
     );
-    this.#answer?.(new Response(this.#response.readable, this.#listener.inits.of(head)));
+    const content = this.method === "HEAD" ? unsentBody(head) : this.#response.readable;
+    this.#answer?.(new Response(content, this.#listener.inits.of(head)));
     this.#answer = null;
   }
 
@@ -323,6 +405,14 @@ class NativeExchange implements Exchange, Sink {
   }
 }
 
+/** For HEAD. Of nothing the engine would say that its length is 0, where no length is known; of a generator it does not. */
+function unsentBody(head: ResponseHead): AsyncIterable<Uint8Array> | null {
+  const isKnown = contentLength(head.fields) !== undefined || head.status === 204 || head.status === 304;
+  return isKnown ? null : nothing();
+}
+
+async function* nothing(): AsyncGenerator<Uint8Array> {}
+
 /** The body of a response that comes piece by piece, pulled by the engine as its client takes it. */
 class ResponseStream {
   readonly readable: ReadableStream<Uint8Array>;
@@ -333,7 +423,7 @@ class ResponseStream {
   #queue: Uint8Array[] = [];
   /** Set while the engine waits for a chunk. */
   #pulled: (() => void) | null = null;
-  #state: "open" | "ended" | "over" = "open";
+  #state: "open" | "ended" | "abandoned" | "over" = "open";
 
   constructor(
     mayEndAnywhere: boolean,
@@ -375,7 +465,7 @@ class ResponseStream {
   /**
    * Ends short. The engine cannot reset a stream: all that ends a body, an error too, ends it as if it were whole, and
    * without the content-length that could tell. So the body is left without its end, and its client's own timeout or
-   * the connection's end tells the truth. An event stream may end anywhere (HTML, "server-sent events"), and its
+   * the connection's end tells the truth; what was handed over before still goes out. An event stream may end anywhere (HTML, "server-sent events"), and its
    * client then connects again.
    */
   abandon(): void {
@@ -383,8 +473,7 @@ class ResponseStream {
       this.end();
       return;
     }
-    this.#state = "over";
-    this.#queue = [];
+    this.#state = "abandoned";
     this.#abandoned.add(this);
   }
 

@@ -1,7 +1,7 @@
 /** Starts reactors and workers, replaces those that die, and brings them all down. Carries no traffic. */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Protocol } from "../exchange.ts";
 import { engineHeaderBytes } from "../listeners/listener.ts";
@@ -124,8 +124,9 @@ export class Manager {
   }
 
   /**
-   * Ends everything: no new requests, those in flight finish, the processes leave, nothing stays behind.
-   * @param timeout milliseconds for the requests in flight
+   * Ends everything: no new requests, those in flight finish, and what goes on after them (`waitUntil`), the processes
+   * leave, nothing stays behind.
+   * @param timeout milliseconds for both
    */
   stop(timeout: number): Promise<void> {
     this.#stopped ??= this.#stop(timeout);
@@ -139,9 +140,11 @@ export class Manager {
 
   async #stop(timeout: number): Promise<void> {
     this.#state = "stopping";
+    const deadline = performance.now() + timeout;
     for (const timer of this.#restarts) clearTimeout(timer);
     await leave(this.#reactors, { type: "shutdown", timeout }, timeout + LEAVE_TIMEOUT);
-    await leave(this.#workers, { type: "shutdown" }, LEAVE_TIMEOUT);
+    const left = Math.max(0, deadline - performance.now());
+    await leave(this.#workers, { type: "shutdown", timeout: left }, left + LEAVE_TIMEOUT);
     rmSync(this.#runDirectory, { recursive: true, force: true });
   }
 
@@ -175,6 +178,7 @@ export class Manager {
         http3: options.http3,
         keepAliveTimeout: options.keepAliveTimeout,
         limits: options,
+        static: options.static,
         socketPath,
       },
     });
@@ -221,8 +225,11 @@ export class Manager {
       },
       {
         message: (message) => this.#workerSaid(slot, child, message),
-        exit: (cause) =>
-          this.#exited(slot, `worker ${slot.id}`, cause, started, () => this.#startWorker(slot)),
+        exit: (cause) => {
+          // A worker that was killed could not.
+          rmSync(this.#uploadsPath(slot.id), { recursive: true, force: true });
+          this.#exited(slot, `worker ${slot.id}`, cause, started, () => this.#startWorker(slot));
+        },
       },
     );
     slot.child = child;
@@ -233,7 +240,8 @@ export class Manager {
       case "hello": {
         const ready = this.#reactors.filter((reactor) => reactor.ready);
         const sockets = ready.map(({ id }) => this.#socketPath(id));
-        child.send({ type: "start", port: this.#address?.port ?? 0, sockets });
+        const port = this.#address?.port ?? 0;
+        child.send({ type: "start", port, sockets, uploads: this.#uploadsPath(slot.id) });
         return;
       }
       case "ready":
@@ -284,6 +292,12 @@ export class Manager {
 
   #socketPath(reactorId: number): string {
     return join(this.#runDirectory, `reactor-${reactorId}.sock`);
+  }
+
+  /** Where a worker keeps the files that it receives. */
+  #uploadsPath(workerId: number): string {
+    const directory = this.#config.options.upload.directory ?? this.#runDirectory;
+    return join(directory, `${basename(this.#runDirectory)}-uploads-${workerId}`);
   }
 
   #checkSocketPath(): void {

@@ -1,6 +1,7 @@
 /** What the manager says to its processes, and they to it, over the IPC channel of `node:child_process`. */
 
 import type { Protocol } from "../exchange.ts";
+import type { ResolvedStatic } from "../options.ts";
 import type { ReactorLimits } from "../reactor/reactor.ts";
 import type { ExchangeSnapshot, ProtocolCounts } from "../reactor/registry.ts";
 
@@ -16,6 +17,7 @@ export interface ReactorConfig {
   readonly http3: "native" | "off";
   readonly keepAliveTimeout: number;
   readonly limits: ReactorLimits;
+  readonly static: readonly ResolvedStatic[];
   /** The unix socket to which workers connect. */
   readonly socketPath: string;
 }
@@ -77,12 +79,19 @@ export type FromReactor =
   | { readonly type: "stats"; readonly call: number; readonly stats: ReactorStats };
 
 export type ToWorker =
-  | { readonly type: "start"; readonly port: number; readonly sockets: readonly string[] }
+  | {
+      readonly type: "start";
+      readonly port: number;
+      readonly sockets: readonly string[];
+      /** The directory for the files that it receives; it makes it when there are any. */
+      readonly uploads: string;
+    }
   /** A reactor was replaced: connect to the new one. */
   | { readonly type: "connect"; readonly socket: string }
   | { readonly type: "stats"; readonly call: number }
   | { readonly type: "serverStats"; readonly call: number; readonly stats: ServerStats }
-  | { readonly type: "shutdown" };
+  /** @param timeout milliseconds for work that goes on after its response */
+  | { readonly type: "shutdown"; readonly timeout: number };
 
 export type FromWorker =
   /** It listens to messages; before it, none would reach it. */

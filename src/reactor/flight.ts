@@ -17,6 +17,8 @@ export class Flight {
   pumping = false;
   /** Some of the body was read and is not kept: the request can't run again. */
   bodyConsumed = false;
+  /** Nobody wants the rest of the body any more. */
+  bodyDropped = false;
   /** It ran before, on a worker that died. */
   ranBefore = false;
   /** Completed, failed or aborted: no longer in the registry. */

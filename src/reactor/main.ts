@@ -53,6 +53,11 @@ function start(config: ReactorConfig): void {
       workers.once("error", reject);
       workers.listen(config.socketPath, resolve);
     });
+    if (config.static.length > 0) {
+      // Loaded where it is used: it brings a table of a thousand types.
+      const { StaticFiles } = await import("../files/static.ts");
+      reactor.files = new StaticFiles(config.static);
+    }
     listeners = await openListeners(config, reactor);
     const { port } = listeners[0] as Listener;
     send({ type: "ready", port, protocols: listeners.flatMap((listener) => listener.protocols) });

@@ -3,7 +3,16 @@
  * ends them as docs/architecture.md ("What happens when") says. No process handling, no sockets of its own.
  */
 import type { Socket } from "node:net";
-import { type Exchange, type ExchangeId, type FailureStatus, nameOf } from "../exchange.ts";
+import {
+  type Exchange,
+  type ExchangeId,
+  type FailureStatus,
+  type FileBody,
+  nameOf,
+  type ResponseHead,
+} from "../exchange.ts";
+import type { FileError } from "../files/open.ts";
+import type { StaticFiles } from "../files/static.ts";
 import { type HeadLimits, refusalOf } from "../http/fields.ts";
 import { failureResponse, isIdempotent } from "../http/semantics.ts";
 import type { ListenerHost } from "../listeners/listener.ts";
@@ -19,9 +28,18 @@ export interface ReactorLimits extends HeadLimits, DispatchLimits {
 
 /** A body of at most this many declared bytes goes to the worker in one frame with its head. */
 const WHOLE_BODY_BYTES = 16 * 1024;
+/** Files that one reactor sends at a time. One more is answered with 503: descriptors must be left for connections. */
+const MAX_FILES_OPEN = 2000;
+/** The file was just replaced. */
+const REPLACED = new Set(["ESTALE", "ENOENT"]);
+const FILE_ATTEMPTS = 5;
+/** What may be different a moment later, too: too many files are open. */
+const TRY_AGAIN = new Set([...REPLACED, "EMFILE", "ENFILE"]);
 
 export class Reactor implements ListenerHost, LinkOwner {
   readonly registry = new Registry();
+  /** Files that are answered here; null where there are none. */
+  files: StaticFiles | null = null;
   /** Response frames that came after their exchange had gone. */
   droppedFrames = 0;
   readonly #limits: ReactorLimits;
@@ -30,6 +48,7 @@ export class Reactor implements ListenerHost, LinkOwner {
   readonly #overdue: (workerId: number) => void;
   readonly #dispatcher: Dispatcher<Flight, WorkerLink>;
   readonly #links = new Set<WorkerLink>();
+  #filesOpen = 0;
   #draining = false;
   #onIdle: (() => void) | null = null;
   /** One for all exchanges, which saves each a closure. */
@@ -81,9 +100,8 @@ export class Reactor implements ListenerHost, LinkOwner {
     const flight = new Flight(exchange);
     this.registry.add(flight);
     exchange.onAborted = this.#clientLeft;
-    const length = exchange.body?.length;
-    if (length !== undefined && length <= WHOLE_BODY_BYTES) this.#collect(flight);
-    else this.#dispatch(flight);
+    if (this.files?.mayHave(exchange.path)) void this.#serveFile(flight, this.files);
+    else this.#admit(flight);
   }
 
   /** Takes no new exchange; resolves when none is in flight. */
@@ -144,6 +162,16 @@ export class Reactor implements ListenerHost, LinkOwner {
     return flight?.link === link ? flight : undefined;
   }
 
+  sendFile(flight: Flight, head: ResponseHead, body: FileBody): void {
+    this.#releaseLink(flight);
+    if (this.#dispatcher.queued > 0) this.#dispatchQueued();
+    // A client that first sends all it has must not wait for a worker that has answered.
+    flight.bodyDropped = true;
+    if (flight.wholeBody === null) flight.exchange.body?.cancel();
+    flight.wake?.();
+    this.#sendFile(flight, head, body).catch((error: unknown) => this.#fileFailed(flight, error));
+  }
+
   completed(flight: Flight): void {
     this.#remove(flight, "completed");
   }
@@ -155,6 +183,68 @@ export class Reactor implements ListenerHost, LinkOwner {
 
   dropped(): void {
     this.droppedFrames++;
+  }
+
+  /** On to a worker: at once, or with the whole of a small body. */
+  #admit(flight: Flight): void {
+    const length = flight.exchange.body?.length;
+    if (length !== undefined && length <= WHOLE_BODY_BYTES) this.#collect(flight);
+    else this.#dispatch(flight);
+  }
+
+  async #sendFile(flight: Flight, head: ResponseHead, body: FileBody): Promise<void> {
+    if (this.#filesOpen >= MAX_FILES_OPEN) {
+      this.#fail(flight, 503, "too many files are open", "rejected");
+      return;
+    }
+    flight.state = "responding";
+    this.#filesOpen++;
+    try {
+      await flight.exchange.sink.file(head, body);
+    } finally {
+      this.#filesOpen--;
+    }
+    if (!flight.over) this.completed(flight);
+  }
+
+  /** Answers with the file that the path names, or hands the exchange on to a worker. */
+  async #serveFile(flight: Flight, files: StaticFiles): Promise<void> {
+    const { exchange } = flight;
+    for (let attempt = 1; ; attempt++) {
+      try {
+        const found = await files.answer(exchange);
+        if (flight.over) return;
+        if (found === null) {
+          flight.state = "queued";
+          this.#admit(flight);
+          return;
+        }
+        const { head, body } = found;
+        if (body !== null && !(body instanceof Uint8Array)) {
+          await this.#sendFile(flight, head, body);
+          return;
+        }
+        flight.state = "responding";
+        exchange.sink.respond(head, body);
+        this.completed(flight);
+        return;
+      } catch (error) {
+        // It was replaced since it was looked at: the new one is as good.
+        const replaced = REPLACED.has((error as FileError).code) && !exchange.sink.headSent;
+        if (flight.over || !replaced || attempt === FILE_ATTEMPTS) {
+          this.#fileFailed(flight, error);
+          return;
+        }
+      }
+    }
+  }
+
+  /** A file that could not be sent: before its first byte a status, after it a reset. */
+  #fileFailed(flight: Flight, error: unknown): void {
+    if (flight.over) return;
+    const { code, message, stack } = error as FileError;
+    this.#log(`${describe(flight.exchange)}: ${code === undefined ? stack : message}`);
+    this.#fail(flight, TRY_AGAIN.has(code) ? 503 : 500, "the file cannot be sent");
   }
 
   async #collect(flight: Flight): Promise<void> {
@@ -205,14 +295,14 @@ export class Reactor implements ListenerHost, LinkOwner {
     flight.pumping = true;
     let total = 0;
     try {
-      for (let chunk = await body.read(); chunk !== null && !flight.over; chunk = await body.read()) {
+      for (let chunk = await body.read(); chunk !== null && !isOver(flight); chunk = await body.read()) {
         flight.bodyConsumed = true;
         total += chunk.length;
         if (total > this.#limits.maxBodyBytes) {
           this.#fail(flight, 413, `the body is over ${this.#limits.maxBodyBytes} bytes`);
           return;
         }
-        for (let sent = 0; sent < chunk.length && !flight.over; ) {
+        for (let sent = 0; sent < chunk.length && !isOver(flight); ) {
           const bytes = flight.link?.sendData(flight, chunk, sent) ?? 0;
           sent += bytes;
           if (bytes === 0) await woken(flight);
@@ -222,7 +312,7 @@ export class Reactor implements ListenerHost, LinkOwner {
       // The client left in the middle of its body, which `onAborted` tells.
       return;
     }
-    if (flight.over) return;
+    if (isOver(flight)) return;
     if (body.length !== undefined && total !== body.length) {
       this.#fail(flight, 400, `the body has ${total} bytes, not ${body.length}`);
       return;
@@ -253,10 +343,10 @@ export class Reactor implements ListenerHost, LinkOwner {
 
   /** Ends an exchange that its handler will not end: with a status where none was sent, else by a reset. */
   #fail(flight: Flight, status: FailureStatus, reason: string, outcome: Outcome = "failed"): void {
-    const { exchange, state, link } = flight;
+    const { exchange, link } = flight;
     link?.sendAbort(flight, reason);
     this.#remove(flight, outcome);
-    if (state === "responding") exchange.sink.abort(reason);
+    if (exchange.sink.headSent) exchange.sink.abort(reason);
     else answer(exchange, status, status < 500 ? reason : null);
   }
 
@@ -284,6 +374,11 @@ export class Reactor implements ListenerHost, LinkOwner {
     flight.link = null;
     this.#dispatcher.release();
   }
+}
+
+/** Nobody takes the request's body any more. */
+function isOver(flight: Flight): boolean {
+  return flight.over || flight.bodyDropped;
 }
 
 function woken(flight: Flight): Promise<void> {

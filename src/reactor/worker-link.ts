@@ -1,7 +1,8 @@
 /** The reactor's end of the channel to one worker: requests go out, and what comes back finds its exchange's sink. */
 import type { Socket } from "node:net";
-import type { ExchangeId, Fields } from "../exchange.ts";
+import type { ExchangeId, Fields, FileBody, ResponseHead } from "../exchange.ts";
 import { Channel, type ChannelOwner } from "../wire/channel.ts";
+import { readFile } from "../wire/files.ts";
 import { DATA_BYTES, type Frame, FrameError, FrameType, WIRE_VERSION } from "../wire/frames.ts";
 import { ResponseHeads, readTrailers, writeRequest, writeTrailers } from "../wire/heads.ts";
 import type { Flight } from "./flight.ts";
@@ -14,6 +15,8 @@ export interface LinkOwner {
   unlinked(link: WorkerLink, error: Error | null): void;
   /** The flight that this link has under an id; undefined where it is gone, or is another worker's. */
   flightOf(link: WorkerLink, id: ExchangeId): Flight | undefined;
+  /** The response is a file's, for the owner to send: the worker is done with it. */
+  sendFile(flight: Flight, head: ResponseHead, body: FileBody): void;
   /** The last of the response has been handed to the client's side. */
   completed(flight: Flight): void;
   /** The worker gave the exchange up. */
@@ -122,6 +125,10 @@ export class WorkerLink implements ChannelOwner {
           throw new FrameError("trailers without a head");
         flight.trailers = readTrailers(payload);
         this.#ended(flight);
+        return;
+      case FrameType.file:
+        if (flight.state === "responding") throw new FrameError("a response began twice");
+        this.#owner.sendFile(flight, this.#heads.read(payload), readFile(payload));
         return;
       case FrameType.inform:
         sink.inform(this.#heads.read(payload));

@@ -11,6 +11,7 @@
  *  DATA                a piece of the body
  *  CREDIT              u32: how many more bytes of body the other side may send
  *  TRAILERS            the trailer section, and with it the end of the body
+ *  FILE                u32 head length, the head, and which pieces of which file are the body
  *  ABORT               why, in latin1: this direction ends short
  *  HELLO               u8 version, u32 worker id, u32 pid: the first frame of each direction
  * ```
@@ -43,13 +44,14 @@ export const FrameType = {
   credit: 6,
   abort: 7,
   trailers: 8,
+  file: 9,
 } as const;
 export type FrameType = (typeof FrameType)[keyof typeof FrameType];
 
 /** The flag END. */
 export const END = 1;
 
-const LAST_TYPE = FrameType.trailers;
+const LAST_TYPE = FrameType.file;
 const INITIAL_BYTES = 64 * 1024;
 
 /** The peer broke the rules of the wire: its channel is of no more use. */
@@ -265,6 +267,12 @@ export class Payload {
   part(length: number): Payload {
     const at = this.#advance(length);
     return new Payload(this.#bytes, at, at + length);
+  }
+
+  /** The next `length` bytes, copied: they outlive the frame. */
+  bytes(length: number): Buffer {
+    const at = this.#advance(length);
+    return Buffer.from(this.#bytes.subarray(at, at + length));
   }
 
   /** What is left, in place: the bytes are not copied. */

@@ -126,12 +126,17 @@ export function writeResponse(
   end: boolean,
 ): void {
   writer.begin(type, end ? END : 0, id);
+  writeResponseHead(writer, head);
+  if (body !== null) writer.raw(body);
+  writer.finish();
+}
+
+/** With its length before it. */
+export function writeResponseHead(writer: FrameWriter, head: ResponseHead): void {
   const mark = writer.mark();
   writer.u16(head.status);
   writeFields(writer, head.fields);
   writer.patch(mark);
-  if (body !== null) writer.raw(body);
-  writer.finish();
 }
 
 /**
