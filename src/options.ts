@@ -1,7 +1,9 @@
 /** Every option: its type, unit, default and check. There are no defaults anywhere else. */
 import { availableParallelism } from "node:os";
+import { resolve } from "node:path";
 import { inspect } from "node:util";
 import * as v from "valibot";
+import { isProxyEntry } from "./http/proxy.ts";
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
@@ -13,6 +15,105 @@ export class OptionError extends Error {
   readonly code = "TERCET_OPTION";
   override readonly name = "OptionError";
 }
+
+/** Files that the reactor answers by itself. */
+export interface StaticOptions {
+  /** The folder, relative to the working directory. It must be there at the start; a symbolic link may be switched. */
+  root: string;
+  /**
+   * Paths under it are looked for in `root`; it is taken off first.
+   * @default "/"
+   */
+  prefix?: string;
+  /**
+   * The file that stands for its folder; false for none.
+   * @default "index.html"
+   */
+  index?: string | false;
+  /**
+   * Seconds for which caches may use a file without asking again (RFC 9111 §5.2.2.1), 0 to 2^31.
+   * @default 0
+   */
+  maxAge?: number;
+  /**
+   * Caches need never ask again within `maxAge` (RFC 8246): for names that change with their content.
+   * @default false
+   */
+  immutable?: boolean;
+  /**
+   * What becomes of names that begin with a dot: `ignore` takes them for not there, `deny` answers 403.
+   * @default "ignore"
+   */
+  dotfiles?: "ignore" | "allow" | "deny";
+}
+
+export type ResolvedStatic = Readonly<Required<StaticOptions>>;
+
+/** The content codings that responses are compressed with (RFC 8878, RFC 7932, RFC 1952). */
+export type Coding = "zstd" | "br" | "gzip";
+
+/** How the responses of handlers are compressed. */
+export interface CompressionOptions {
+  /**
+   * Those that are offered. Among what a client likes equally the first is taken.
+   * @default ["zstd", "br", "gzip"]
+   */
+  codings?: Coding[];
+  /**
+   * Bytes below which a body is not worth it, 0 to 2^53 - 1. A body of unknown length always is.
+   * @default 1024
+   */
+  minBytes?: number;
+  /**
+   * Media types that are compressed, without parameters; `*` stands for anything but a slash. They take the place of the
+   * default ones.
+   * @default text, JSON, XML, JavaScript, WebAssembly, SVG and uncompressed images and fonts
+   */
+  types?: string[];
+  /**
+   * How much effort is spent: 1 to 19 for zstd, 0 to 11 for br, 1 to 9 for gzip.
+   * @default { zstd: 3, br: 3, gzip: 4 }
+   */
+  levels?: { zstd?: number; br?: number; gzip?: number };
+}
+
+export type ResolvedCompression = Readonly<
+  Required<Omit<CompressionOptions, "levels">> & { levels: Readonly<Record<Coding, number>> }
+>;
+
+/** What `request.form()` takes in. All of a form together is bounded by `maxBodyBytes`. */
+export interface UploadOptions {
+  /**
+   * The folder in which each worker makes one of its own, of mode 0700, for the files it receives. It must be there at
+   * the start.
+   * @default the server's own folder under the system's temporary one
+   */
+  directory?: string;
+  /**
+   * Files in one form, 0 to 10000; over it the answer is 413.
+   * @default 20
+   */
+  maxFiles?: number;
+  /**
+   * Bytes of one file, 0 to 2^53 - 1; over it the answer is 413.
+   * @default no other bound than `maxBodyBytes`
+   */
+  maxFileBytes?: number;
+  /**
+   * Text fields in one form, 0 to 100000; over it the answer is 413.
+   * @default 1000
+   */
+  maxFields?: number;
+  /**
+   * Bytes of one text field, its name and its value, 1 to 2^53 - 1; over it the answer is 413.
+   * @default 1048576
+   */
+  maxFieldBytes?: number;
+}
+
+export type ResolvedUpload = Readonly<
+  Required<Omit<UploadOptions, "directory">> & { directory: string | null }
+>;
 
 export interface ServerOptions {
   /**
@@ -78,17 +179,46 @@ export interface ServerOptions {
    * @default 30000
    */
   shutdownTimeout?: number;
+  /**
+   * Files that reactors answer without waking a worker, for GET and HEAD; several are tried in their order. A path that
+   * names no file goes on to the handler.
+   * @default none
+   */
+  static?: StaticOptions | StaticOptions[];
+  /**
+   * Compresses responses for clients that take it; false for never.
+   * @default true
+   */
+  compression?: boolean | CompressionOptions;
+  /** Limits of the forms that `request.form()` reads, and where their files are. */
+  upload?: UploadOptions;
+  /**
+   * Addresses, and networks in CIDR notation, of the proxies whose `X-Forwarded-*` and `Forwarded` fields (RFC 7239) are
+   * believed: they then tell the client's address, scheme and host.
+   * @default none
+   */
+  trustProxy?: string[];
 }
 
 /** Options that were checked, with every default filled in. */
-export type ResolvedOptions = Required<Omit<ServerOptions, "http3" | "tls">> & {
+export type ResolvedOptions = Required<
+  Omit<ServerOptions, "http3" | "tls" | "static" | "compression" | "upload">
+> & {
+  readonly upload: ResolvedUpload;
+  readonly compression: false | ResolvedCompression;
+  readonly static: readonly ResolvedStatic[];
   readonly http3: "native" | "off";
   /** Null: the self-signed certificate. */
   readonly tls: { readonly cert: string; readonly key: string } | false | null;
 };
 
 function whole(min: number, max: number, unit: string) {
-  const allowed = `a whole number of ${unit} from ${min} to ${max}`;
+  return wholeFrom(min, max, `a whole number of ${unit} from ${min} to ${max}`);
+}
+
+const level = (min: number, max: number) => wholeFrom(min, max, `a level from ${min} to ${max}`);
+
+function wholeFrom(min: number, max: number, allowed: string) {
   return v.pipe(v.number(allowed), v.integer(allowed), v.minValue(min, allowed), v.maxValue(max, allowed));
 }
 
@@ -96,6 +226,118 @@ const text = (allowed: string) => v.pipe(v.string(allowed), v.nonEmpty(allowed))
 const PEM = "a path to a PEM file, or PEM text";
 const TLS = `{ cert, key }, each ${PEM}; or false for plain HTTP/1.1`;
 const HTTP3 = '"native", "off", true or false';
+
+const STATIC = "{ root }, and perhaps prefix, index, maxAge, immutable and dotfiles; or a list of these";
+const PREFIX = 'a path such as "/" or "/assets", without "//", "?", "#", "%" or dot segments';
+const INDEX = "the name of a file, or false";
+
+const isPlainPath = (path: string) => !/\/\/|[?#%\\]|\/\.\.?(?:\/|$)/.test(path);
+const isFileName = (name: string) => name !== "." && name !== ".." && !/[/\\\0]/.test(name);
+
+const STATIC_CHECKS = v.strictObject(
+  {
+    root: v.pipe(
+      text("a path to a folder"),
+      v.transform((path) => resolve(path)),
+    ),
+    prefix: v.pipe(
+      v.optional(v.pipe(v.string(PREFIX), v.regex(/^\/[!-~]*$/, PREFIX), v.check(isPlainPath, PREFIX)), "/"),
+      // As a path has it before the slash of what follows.
+      v.transform((prefix) => prefix.replace(/\/$/, "")),
+    ),
+    index: v.optional(
+      v.union([v.literal(false), v.pipe(text(INDEX), v.check(isFileName, INDEX))], INDEX),
+      "index.html",
+    ),
+    maxAge: v.optional(whole(0, 2 ** 31, "seconds"), 0),
+    immutable: v.optional(v.boolean("true or false"), false),
+    dotfiles: v.optional(v.picklist(["ignore", "allow", "deny"], '"ignore", "allow" or "deny"'), "ignore"),
+  },
+  STATIC,
+);
+
+const COMPRESSION = "true, false, or { codings, minBytes, types, levels }, each if wanted";
+const CODINGS_ALLOWED = 'some of "zstd", "br" and "gzip", each once';
+const MEDIA_TYPE = 'media types such as "text/*" or "application/json", without parameters';
+const LEVELS = "{ zstd, br, gzip }, each if wanted";
+// What the Media Types registry says to be compressible, by its families.
+const COMPRESSED_TYPES = [
+  "text/*",
+  "application/json",
+  "application/*+json",
+  "application/x-ndjson",
+  "application/xml",
+  "application/*+xml",
+  "application/javascript",
+  "application/wasm",
+  "image/*+xml",
+  "image/bmp",
+  "image/x-icon",
+  "image/vnd.microsoft.icon",
+  "font/otf",
+  "font/ttf",
+];
+
+const COMPRESSION_CHECKS = v.strictObject(
+  {
+    codings: v.optional(
+      v.pipe(
+        v.array(v.picklist(["zstd", "br", "gzip"], CODINGS_ALLOWED), CODINGS_ALLOWED),
+        v.minLength(1, CODINGS_ALLOWED),
+        v.check((codings) => new Set(codings).size === codings.length, CODINGS_ALLOWED),
+      ),
+      () => ["zstd" as const, "br" as const, "gzip" as const],
+    ),
+    minBytes: v.optional(whole(0, Number.MAX_SAFE_INTEGER, "bytes"), KIB),
+    types: v.optional(
+      v.array(
+        v.pipe(
+          v.string(MEDIA_TYPE),
+          v.regex(/^[\w!#$&.+^*-]+\/[\w!#$&.+^*-]+$/, MEDIA_TYPE),
+          v.transform((type) => type.toLowerCase()),
+        ),
+        MEDIA_TYPE,
+      ),
+      () => [...COMPRESSED_TYPES],
+    ),
+    levels: v.optional(
+      v.strictObject(
+        {
+          // RFC 9659 bounds the window, and with it the level.
+          zstd: v.optional(level(1, 19), 3),
+          br: v.optional(level(0, 11), 3),
+          gzip: v.optional(level(1, 9), 4),
+        },
+        LEVELS,
+      ),
+      {},
+    ),
+  },
+  COMPRESSION,
+);
+
+const UPLOAD = "{ directory, maxFiles, maxFileBytes, maxFields, maxFieldBytes }, each if wanted";
+const UPLOAD_CHECKS = v.strictObject(
+  {
+    directory: v.optional(
+      v.pipe(
+        text("a path to a folder"),
+        v.transform((path) => resolve(path)),
+      ),
+    ),
+    maxFiles: v.optional(whole(0, 10_000, "files"), 20),
+    maxFileBytes: v.optional(whole(0, Number.MAX_SAFE_INTEGER, "bytes"), Number.MAX_SAFE_INTEGER),
+    maxFields: v.optional(whole(0, 100_000, "fields"), 1000),
+    maxFieldBytes: v.optional(whole(1, Number.MAX_SAFE_INTEGER, "bytes"), MIB),
+  },
+  UPLOAD,
+);
+
+const PROXIES = 'a list of addresses, and networks in CIDR notation, such as ["127.0.0.1", "10.0.0.0/8"]';
+const PROXY = 'an address, or a network in CIDR notation such as "10.0.0.0/8" or "fd00::/8"';
+
+/** Messages of the checks of objects inside of an option. */
+const NESTED = new Set<string>([STATIC, COMPRESSION, LEVELS, UPLOAD]);
 
 /** A failed check's message is what is allowed. */
 const CHECKS = v.strictObject({
@@ -114,6 +356,21 @@ const CHECKS = v.strictObject({
   maxExchanges: v.optional(whole(1, 1_000_000, "exchanges"), 10_000),
   maxQueue: v.optional(whole(0, 1_000_000, "exchanges"), 1000),
   shutdownTimeout: v.optional(whole(0, MAX_DELAY, "milliseconds"), 30_000),
+  static: v.pipe(
+    v.optional(v.unknown(), []),
+    v.transform((one) => (Array.isArray(one) ? one : [one])),
+    v.array(STATIC_CHECKS),
+  ),
+  compression: v.pipe(
+    v.optional(v.unknown(), true),
+    v.transform((given) => (given === true ? {} : given)),
+    v.lazy((given) => (given === false ? v.literal(false) : COMPRESSION_CHECKS)),
+  ),
+  upload: v.pipe(
+    v.optional(UPLOAD_CHECKS, {}),
+    v.transform((upload) => ({ ...upload, directory: upload.directory ?? null })),
+  ),
+  trustProxy: v.optional(v.array(v.pipe(v.string(PROXY), v.check(isProxyEntry, PROXY)), PROXIES), () => []),
 });
 
 /**
@@ -125,7 +382,11 @@ export function resolveOptions(options: ServerOptions): ResolvedOptions {
   if (result.success) return result.output;
   const issue = result.issues[0];
   const name = v.getDotPath(issue) ?? "";
-  if (issue.type === "strict_object") {
+  if (issue.type === "strict_object" && NESTED.has(issue.message) && issue.expected !== "Object") {
+    // The name is of what is missing in it, or too much.
+    throw wrongOption(name.slice(0, name.lastIndexOf(".")), issue.path?.at(-1)?.input, issue.message);
+  }
+  if (issue.type === "strict_object" && !NESTED.has(issue.message)) {
     const names = Object.keys(CHECKS.entries).join(", ");
     throw new OptionError(`there is no option "${name}"; there are ${names}`);
   }
@@ -147,6 +408,8 @@ export function checkAddress(host: string, port: number): void {
 
 function wrongOption(name: string, value: unknown, allowed: string): OptionError {
   // Of an object only the names: a private key is no text for a terminal or a log.
+  if (Array.isArray(value))
+    return new OptionError(`option "${name}" is a list of ${value.length}; it must be ${allowed}`);
   const isObject = typeof value === "object" && value !== null;
   const shown = isObject
     ? `{ ${Object.keys(value).join(", ")} }`

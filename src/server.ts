@@ -1,8 +1,10 @@
 /** `Server`: what a user's script holds. It says which process does what, and knows no sockets. */
 
 import type { Protocol } from "./exchange.ts";
+import { checkRoots } from "./files/roots.ts";
 import type { ExchangeHandler, RequestHandler } from "./handler/run.ts";
 import { requestHandler } from "./handler/run.ts";
+import { checkUploadDirectory } from "./handler/uploads.ts";
 import { logTo } from "./log.ts";
 import { loadCertificate, selfSignedCertificate } from "./manager/certificate.ts";
 import { Manager } from "./manager/manager.ts";
@@ -136,7 +138,7 @@ export class Server {
     const load = this.#load;
     if (load === null)
       return Promise.reject(new OptionError('there is no handler: call server.on("request", …)'));
-    return workerId === null ? this.#startManager(options) : this.#startWorker(workerId, () => load(options));
+    return workerId === null ? this.#startManager(options) : this.#startWorker(workerId, options, load);
   }
 
   /** Counts and memory of every process, and the exchanges in flight. In the manager and in workers. */
@@ -157,6 +159,8 @@ export class Server {
   }
 
   async #startManager(options: ResolvedOptions): Promise<void> {
+    await checkRoots(options.static);
+    await checkUploadDirectory(options.upload.directory);
     const config = {
       host: this.host,
       port: this.#askedPort,
@@ -194,9 +198,9 @@ export class Server {
     }
   }
 
-  #startWorker(id: number, load: () => ExchangeHandler | Promise<ExchangeHandler>): Promise<never> {
-    this.#worker = new WorkerProcess(id, {
-      load,
+  #startWorker(id: number, options: ResolvedOptions, load: HandlerLoader): Promise<never> {
+    this.#worker = new WorkerProcess(id, options, {
+      load: () => load(options),
       started: async (port) => {
         this.#port = port;
         for (const listener of this.#listeners.workerStart) await listener(this, id);

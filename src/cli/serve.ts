@@ -4,7 +4,12 @@ import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { Command, Option } from "commander";
 import { type FetchHandler, fetchHandler } from "../handler/fetch.ts";
-import type { ExchangeHandler } from "../handler/run.ts";
+import {
+  type ExchangeHandler,
+  REQUEST_HANDLER,
+  type RequestHandler,
+  requestHandler,
+} from "../handler/run.ts";
 import { installKnownResponse } from "../handler/web-response.ts";
 import { StartError } from "../manager/manager.ts";
 import { OptionError, type ResolvedOptions, resolveOptions, type ServerOptions } from "../options.ts";
@@ -38,12 +43,17 @@ type Flags = { [Name in NumberOption]?: string } & {
   cert?: string;
   key?: string;
   tls: boolean;
+  compression: boolean;
+  static?: string;
+  trustProxy?: string;
 };
 
 export function serveCommand(): Command {
   const defaults = resolveOptions({});
   const command = new Command("serve")
-    .description("serve the module's default export { fetch(request) } over HTTP/1.1, HTTP/2 and HTTP/3")
+    .description(
+      "serve the module's default export, { fetch(request) } or nodeHandler(app), over HTTP/1.1, HTTP/2 and HTTP/3",
+    )
     .argument("<module>", "TypeScript or JavaScript file")
     .option("--host <host>", "name or address to listen on", DEFAULT_HOST)
     .option("--port <port>", "for TCP and UDP; 0 lets the system pick", String(DEFAULT_PORT))
@@ -51,7 +61,10 @@ export function serveCommand(): Command {
     .addOption(withDefault("--http3 <engine>", "native | off", defaults.http3))
     .option("--cert <file>", "PEM certificate (default: a self-signed one for localhost)")
     .option("--key <file>", "PEM private key of the certificate")
-    .option("--no-tls", "plain HTTP/1.1, without HTTP/2 and HTTP/3");
+    .option("--no-tls", "plain HTTP/1.1, without HTTP/2 and HTTP/3")
+    .option("--no-compression", "responses go out as they are")
+    .option("--trust-proxy <list>", "addresses and networks of trusted proxies, separated by commas")
+    .option("--static <root>", "folder of files that are answered before the module is asked");
   for (const [name, unit, description] of NUMBERS) {
     command.addOption(withDefault(`--${kebab(name)} <${unit}>`, description, defaults[name]));
   }
@@ -73,9 +86,9 @@ async function serve(path: string, flags: Flags): Promise<void> {
 }
 
 /** @throws StartError where the module does not load, or has no handler */
-async function loadModule(file: string, path: string, _options: ResolvedOptions): Promise<ExchangeHandler> {
+async function loadModule(file: string, path: string, options: ResolvedOptions): Promise<ExchangeHandler> {
   installKnownResponse();
-  let module: { default?: { fetch?: unknown } };
+  let module: { default?: { fetch?: unknown; [REQUEST_HANDLER]?: true } };
   try {
     module = await import(pathToFileURL(file).href);
   } catch (error) {
@@ -83,10 +96,14 @@ async function loadModule(file: string, path: string, _options: ResolvedOptions)
     throw new StartError(`${path} does not load: ${reason.replaceAll(/\s*\n\s*/g, " ")}`, { cause: error });
   }
   const app = module.default;
+  if (app?.[REQUEST_HANDLER]) return requestHandler(app as RequestHandler, options);
   if (typeof app?.fetch !== "function") {
-    throw new StartError(`${path} has no handler: it must export default { fetch(request) { … } }`);
+    const advice =
+      typeof app === "function" ? "; a (req, res) handler is wrapped by nodeHandler of tercet/node" : "";
+    throw new StartError(`${path} has no handler: it must export default { fetch(request) { … } }${advice}`);
   }
-  return fetchHandler((request) => (app.fetch as FetchHandler)(request));
+  const served = app as { fetch: FetchHandler };
+  return fetchHandler((request, env, context) => served.fetch(request, env, context));
 }
 
 function optionsOf(flags: Flags): ServerOptions {
@@ -98,6 +115,9 @@ function optionsOf(flags: Flags): ServerOptions {
   }
   if (flags.mode !== undefined) options.mode = flags.mode;
   if (flags.http3 !== undefined) options.http3 = flags.http3;
+  if (flags.trustProxy !== undefined) options.trustProxy = flags.trustProxy.split(",");
+  if (flags.static !== undefined) options.static = { root: flags.static };
+  options.compression = flags.compression;
   const { cert, key, tls } = flags;
   if (!tls) options.tls = false;
   else if (cert !== undefined && key !== undefined) options.tls = { cert, key };

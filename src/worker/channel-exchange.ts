@@ -4,6 +4,7 @@ import {
   type Exchange,
   type ExchangeId,
   type Fields,
+  type FileBody,
   type RequestBody,
   type RequestHead,
   type ResponseHead,
@@ -12,6 +13,7 @@ import {
 import { collect } from "../http/body.ts";
 import { contentLength } from "../http/fields.ts";
 import type { Channel } from "../wire/channel.ts";
+import { writeFile } from "../wire/files.ts";
 import { DATA_BYTES, FrameError, FrameType } from "../wire/frames.ts";
 import { writeResponse, writeTrailers } from "../wire/heads.ts";
 import { ReceiveWindow, SendWindow } from "../wire/window.ts";
@@ -24,6 +26,7 @@ export class ChannelExchange implements Exchange, Sink {
   readonly malformed = null;
   aborted = false;
   onAborted: Exchange["onAborted"] = null;
+  onOver: (() => void) | null = null;
   onDrain: (() => void) | null = null;
   headSent = false;
 
@@ -116,6 +119,16 @@ export class ChannelExchange implements Exchange, Sink {
     return true;
   }
 
+  /** Resolves when the reactor is told: from there on the response is its own. */
+  file(head: ResponseHead, body: FileBody): Promise<void> {
+    if (!this.#over) {
+      this.headSent = true;
+      writeFile(this.#channel.writer, this.id, head, body);
+      this.#finish();
+    }
+    return Promise.resolve();
+  }
+
   head(head: ResponseHead): void {
     if (this.#over) return;
     this.headSent = true;
@@ -146,7 +159,7 @@ export class ChannelExchange implements Exchange, Sink {
     this.#sendWindow.refill(bytes);
     if (this.#queue.length === 0) return;
     this.#send();
-    if (this.#queue.length === 0 && !this.#over) this.onDrain?.();
+    if (this.#queue.length === 0 && !this.#over) this.drained();
   }
 
   /** The client has gone, or the reactor has ended the exchange. */
@@ -158,6 +171,11 @@ export class ChannelExchange implements Exchange, Sink {
     const { onDrain } = this;
     this.onAborted?.(this);
     onDrain?.();
+  }
+
+  /** There is room for more of the body. */
+  protected drained(): void {
+    this.onDrain?.();
   }
 
   get #sendWindow(): SendWindow {
@@ -194,6 +212,7 @@ export class ChannelExchange implements Exchange, Sink {
     this.#over = true;
     this.body?.cancel();
     this.#onOver(this);
+    this.onOver?.();
   }
 }
 

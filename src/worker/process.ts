@@ -1,9 +1,14 @@
 /** The worker process: does what the manager says, and joins the worker to the reactors' sockets. */
 import { connect, type Socket } from "node:net";
+import { background } from "../handler/background.ts";
 import type { ExchangeHandler } from "../handler/run.ts";
+import { uploadDirectory } from "../handler/uploads.ts";
+import { ContentCoding } from "../http/content-coding.ts";
+import { TrustedProxies } from "../http/proxy.ts";
 import { logTo } from "../log.ts";
 import type { FromWorker, ServerStats, ToWorker } from "../manager/messages.ts";
-import { Worker } from "./worker.ts";
+import type { ResolvedOptions } from "../options.ts";
+import { Worker, type WorkerSettings } from "./worker.ts";
 
 export interface WorkerHooks {
   /** Makes the handler: what it throws ends the start. */
@@ -15,16 +20,22 @@ export interface WorkerHooks {
 
 export class WorkerProcess {
   readonly #id: number;
+  readonly #settings: WorkerSettings;
   readonly #hooks: WorkerHooks;
   readonly #log: (line: string) => void;
   readonly #calls = new Map<number, (stats: ServerStats) => void>();
   #worker: Worker | null = null;
   #lastCall = 0;
 
-  constructor(id: number, hooks: WorkerHooks) {
+  constructor(id: number, { compression, trustProxy }: ResolvedOptions, hooks: WorkerHooks) {
     this.#id = id;
+    this.#settings = {
+      compression: compression === false ? null : new ContentCoding(compression),
+      proxies: trustProxy.length === 0 ? null : new TrustedProxies(trustProxy),
+    };
     this.#hooks = hooks;
     this.#log = logTo(`worker ${id}`);
+    background.log = this.#log;
   }
 
   /** Says hello to the manager, and from then on does what it says. */
@@ -52,6 +63,7 @@ export class WorkerProcess {
   #told(message: ToWorker): void {
     switch (message.type) {
       case "start":
+        uploadDirectory.use(message.uploads);
         this.#start(message.port, message.sockets).catch((error: Error) => {
           process.send?.({ type: "failed", reason: error.message } satisfies FromWorker, () =>
             process.exit(1),
@@ -69,7 +81,7 @@ export class WorkerProcess {
         this.#calls.delete(message.call);
         return;
       case "shutdown":
-        void this.#stop();
+        void this.#stop(message.timeout);
         return;
     }
   }
@@ -77,7 +89,7 @@ export class WorkerProcess {
   async #start(port: number, sockets: readonly string[]): Promise<void> {
     const handler = await this.#hooks.load();
     await this.#hooks.started(port);
-    this.#worker = new Worker(this.#id, handler, this.#log);
+    this.#worker = new Worker(this.#id, handler, this.#settings, this.#log);
     await Promise.all(sockets.map((socket) => this.#connect(socket)));
     send({ type: "ready" });
   }
@@ -96,7 +108,11 @@ export class WorkerProcess {
     return { rss: process.memoryUsage.rss(), ...counts };
   }
 
-  async #stop(): Promise<void> {
+  /** @param timeout milliseconds for work that goes on after its response */
+  async #stop(timeout: number): Promise<void> {
+    const late = new Promise((resolve) => setTimeout(resolve, timeout));
+    await Promise.race([background.settled(), late]);
+    if (background.size > 0) this.#log(`given up at shutdown: ${background.size} promises of waitUntil`);
     try {
       await this.#hooks.stopping();
     } catch (error) {

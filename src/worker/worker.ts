@@ -2,28 +2,41 @@
 import type { Socket } from "node:net";
 import type { ExchangeId } from "../exchange.ts";
 import { type ExchangeHandler, run } from "../handler/run.ts";
+import type { ContentCoding } from "../http/content-coding.ts";
+import type { TrustedProxies } from "../http/proxy.ts";
 import { Channel, type ChannelOwner } from "../wire/channel.ts";
 import { type Frame, FrameError, FrameType, WIRE_VERSION } from "../wire/frames.ts";
 import { readRequestHead, readTrailers } from "../wire/heads.ts";
 import { ChannelExchange } from "./channel-exchange.ts";
+import { CompressingExchange } from "./compressing-exchange.ts";
+
+/** What lies between a channel and the handler. */
+export interface WorkerSettings {
+  /** Null where responses leave as they are given. */
+  readonly compression: ContentCoding | null;
+  /** Null where no proxy is trusted. */
+  readonly proxies: TrustedProxies | null;
+}
 
 export class Worker {
   readonly #id: number;
   readonly #handler: ExchangeHandler;
+  readonly #settings: WorkerSettings;
   readonly #log: (line: string) => void;
   readonly #links = new Set<ReactorLink>();
   #requests = 0;
 
-  constructor(id: number, handler: ExchangeHandler, log: (line: string) => void) {
+  constructor(id: number, handler: ExchangeHandler, settings: WorkerSettings, log: (line: string) => void) {
     this.#id = id;
     this.#handler = handler;
+    this.#settings = settings;
     this.#log = log;
   }
 
   /** Resolves when the reactor behind the socket has said hello. */
   attach(socket: Socket): Promise<void> {
     return new Promise((resolve, reject) => {
-      const link = new ReactorLink(socket, this.#id, {
+      const link = new ReactorLink(socket, this.#id, this.#settings, {
         greeted: resolve,
         request: (exchange) => {
           this.#requests++;
@@ -61,6 +74,7 @@ interface LinkEvents {
 /** The worker's end of the channel to one reactor. */
 class ReactorLink implements ChannelOwner {
   readonly #channel: Channel;
+  readonly #settings: WorkerSettings;
   readonly #events: LinkEvents;
   readonly #exchanges = new Map<ExchangeId, ChannelExchange>();
   readonly #over = (exchange: ChannelExchange) => {
@@ -68,7 +82,8 @@ class ReactorLink implements ChannelOwner {
   };
   #greeted = false;
 
-  constructor(socket: Socket, workerId: number, events: LinkEvents) {
+  constructor(socket: Socket, workerId: number, settings: WorkerSettings, events: LinkEvents) {
+    this.#settings = settings;
     this.#events = events;
     this.#channel = new Channel(socket, this, queueMicrotask);
     this.#channel.writer.hello({ version: WIRE_VERSION, workerId, pid: process.pid });
@@ -98,9 +113,14 @@ class ReactorLink implements ChannelOwner {
       return;
     }
     if (type === FrameType.request) {
-      const head = readRequestHead(payload);
+      const { compression, proxies } = this.#settings;
+      const received = readRequestHead(payload);
+      const head = proxies === null ? received : proxies.clientOf(received);
       const hasBody = !frame.end || payload.left > 0;
-      const exchange = new ChannelExchange(id, head, hasBody, this.#channel, this.#over);
+      const exchange =
+        compression === null
+          ? new ChannelExchange(id, head, hasBody, this.#channel, this.#over)
+          : new CompressingExchange(id, head, hasBody, this.#channel, this.#over, compression);
       this.#exchanges.set(id, exchange);
       if (hasBody && (frame.end || payload.left > 0)) exchange.body?.receive(payload.rest(), frame.end);
       this.#events.request(exchange);

@@ -19,6 +19,21 @@ describe("options", () => {
       maxExchanges: 10_000,
       maxQueue: 1000,
       shutdownTimeout: 30_000,
+      static: [],
+      upload: {
+        directory: null,
+        maxFiles: 20,
+        maxFileBytes: Number.MAX_SAFE_INTEGER,
+        maxFields: 1000,
+        maxFieldBytes: 1_048_576,
+      },
+      trustProxy: [],
+      compression: {
+        codings: ["zstd", "br", "gzip"],
+        minBytes: 1024,
+        types: expect.arrayContaining(["text/*", "application/json"]),
+        levels: { zstd: 3, br: 3, gzip: 4 },
+      },
     });
   });
 
@@ -56,6 +71,55 @@ describe("options", () => {
       'option "keepAliveTimeout" is 500; it must be a whole number of milliseconds from 1000',
     ],
     [{ maxExchanges: null }, 'option "maxExchanges" is null; it must be'],
+    [{ static: "public" }, 'option "static.0" is "public"; it must be { root }, and perhaps prefix, index'],
+    [{ static: { rot: "a" } }, 'option "static.0" is { rot }; it must be { root }, and perhaps'],
+    [
+      { static: { root: "a", size: 1 } },
+      'option "static.0" is { root, size }; it must be { root }, and perhaps',
+    ],
+    [{ static: { root: "" } }, 'option "static.0.root" is ""; it must be a path to a folder'],
+    [
+      { static: [{ root: "a" }, { root: "b", prefix: "b" }] },
+      'option "static.1.prefix" is "b"; it must be a path such as "/" or "/assets"',
+    ],
+    [
+      { static: { root: "a", prefix: "/a/../b" } },
+      'option "static.0.prefix" is "/a/../b"; it must be a path',
+    ],
+    [
+      { static: { root: "a", index: "a/b" } },
+      'option "static.0.index" is "a/b"; it must be the name of a file',
+    ],
+    [
+      { static: { root: "a", maxAge: -1 } },
+      'option "static.0.maxAge" is -1; it must be a whole number of seconds',
+    ],
+    [{ static: { root: "a", dotfiles: "no" } }, 'option "static.0.dotfiles" is "no"; it must be "ignore"'],
+    [
+      { trustProxy: ["10.0.0.0/8", "10.0.0.0/33"] },
+      'option "trustProxy.1" is "10.0.0.0/33"; it must be an address',
+    ],
+    [
+      { trustProxy: ["localhost"] },
+      'option "trustProxy.0" is "localhost"; it must be an address, or a network',
+    ],
+    [{ trustProxy: "127.0.0.1" }, 'option "trustProxy" is "127.0.0.1"; it must be a list of addresses'],
+    [
+      { upload: { maxFiles: -1 } },
+      'option "upload.maxFiles" is -1; it must be a whole number of files from 0',
+    ],
+    [{ upload: { maxSize: 1 } }, 'option "upload" is { maxSize }; it must be { directory, maxFiles'],
+    [{ compression: "yes" }, 'option "compression" is "yes"; it must be true, false, or { codings, minBytes'],
+    [{ compression: { level: 3 } }, 'option "compression" is { level }; it must be true, false, or {'],
+    [
+      { compression: { codings: ["br", "br"] } },
+      'option "compression.codings" is a list of 2; it must be some of',
+    ],
+    [{ compression: { types: ["text"] } }, 'option "compression.types.0" is "text"; it must be media types'],
+    [
+      { compression: { levels: { zstd: 20 } } },
+      'option "compression.levels.zstd" is 20; it must be a level from 1 to 19',
+    ],
     [{ wrokers: 4 }, 'there is no option "wrokers"; there are mode, workers, reactors'],
   ];
   for (const [options, message] of wrong) {

@@ -1,0 +1,166 @@
+/** Which responses are compressed, and what their heads say then, without a socket. */
+import { describe, expect, test } from "bun:test";
+import fc from "fast-check";
+import type { Fields, RequestHead, ResponseHead } from "../../src/exchange.ts";
+import { ContentCoding, codedHead, notModifiedHead } from "../../src/http/content-coding.ts";
+import { type ResolvedCompression, resolveOptions } from "../../src/options.ts";
+
+const options = resolveOptions({}).compression as ResolvedCompression;
+const coding = new ContentCoding(options);
+
+function request(fields: Fields): RequestHead {
+  return {
+    protocol: "HTTP/2",
+    method: "GET",
+    scheme: "https",
+    authority: "localhost",
+    path: "/",
+    fields,
+    receivedAt: 0,
+    remoteAddress: "127.0.0.1",
+    remotePort: 1,
+    localPort: 2,
+    session: "1",
+    stream: 1,
+    sendsInterim: true,
+    sendsTrailers: true,
+  };
+}
+
+function head(fields: Fields, status = 200): ResponseHead {
+  return Object.freeze({ status, fields: Object.freeze([...fields]) });
+}
+
+const ACCEPTS = request(["accept-encoding", "gzip, deflate, br, zstd"]);
+const JSON_TYPE = ["content-type", "application/json"];
+
+describe("what is compressed", () => {
+  const planned: [string, Fields, number?][] = [
+    ["a text", ["content-type", "text/html; charset=utf-8"]],
+    ["an event stream", ["content-type", "text/event-stream"]],
+    ["a suffix", ["content-type", "application/problem+json"]],
+    ["any case", ["content-type", " Application/JSON ;v=1"]],
+    ["an error", JSON_TYPE, 404],
+    ["with other directives", [...JSON_TYPE, "cache-control", "no-cache, max-age=1"]],
+  ];
+  for (const [what, fields, status] of planned) {
+    test(what, () => expect(coding.plan(ACCEPTS, head(fields, status))?.coding).toBe("zstd"));
+  }
+
+  const left: [string, Fields, number?][] = [
+    ["no type", ["content-length", "5000"]],
+    ["another type", ["content-type", "image/png"]],
+    ["a type that only begins alike", ["content-type", "application/jsonx"]],
+    ["an encoded one", [...JSON_TYPE, "content-encoding", "gzip"]],
+    ["one said to be identity", [...JSON_TYPE, "content-encoding", "identity"]],
+    ["no-transform", [...JSON_TYPE, "cache-control", "public, No-Transform"]],
+    [
+      "no-transform in a second line",
+      [...JSON_TYPE, "cache-control", "public", "cache-control", "no-transform"],
+    ],
+    ["a digest of the bytes", [...JSON_TYPE, "content-digest", "sha-256=:AAAA:"]],
+    ["205", JSON_TYPE, 205],
+    ["206", JSON_TYPE, 206],
+    ["416", JSON_TYPE, 416],
+  ];
+  for (const [what, fields, status] of left) {
+    test(`not ${what}`, () => expect(coding.plan(ACCEPTS, head(fields, status))).toBeNull());
+  }
+
+  test("several lines of Accept-Encoding are one list", () => {
+    const two = request(["accept-encoding", "gzip;q=0.5", "accept-encoding", "br"]);
+    expect(coding.plan(two, head(JSON_TYPE))?.coding).toBe("br");
+  });
+
+  test("nothing for who has no Accept-Encoding, refuses all, or likes it better as it is", () => {
+    for (const fields of [
+      [],
+      ["accept-encoding", ""],
+      ["accept-encoding", "*;q=0"],
+      ["accept-encoding", "identity, br;q=0.1"],
+    ]) {
+      const plan = coding.plan(request(fields), head(JSON_TYPE));
+      expect(plan?.coding).toBeNull();
+      expect(plan?.head.fields).toEqual([...JSON_TYPE, "vary", "accept-encoding"]);
+    }
+  });
+
+  test("of the offered codings alone", () => {
+    const gzipOnly = new ContentCoding({ ...options, codings: ["gzip"] });
+    expect(gzipOnly.plan(request(["accept-encoding", "zstd, br, gzip;q=0.1"]), head(JSON_TYPE))?.coding).toBe(
+      "gzip",
+    );
+    expect(gzipOnly.plan(request(["accept-encoding", "zstd, br"]), head(JSON_TYPE))?.coding).toBeNull();
+  });
+});
+
+describe("the head", () => {
+  const varied = (vary: Fields) => coding.plan(ACCEPTS, head([...JSON_TYPE, ...vary]))?.head.fields.slice(2);
+
+  test("Vary is merged", () => {
+    expect(varied([])).toEqual(["vary", "accept-encoding"]);
+    expect(varied(["vary", "cookie"])).toEqual(["vary", "cookie, accept-encoding"]);
+    expect(varied(["vary", "Origin, Accept-Encoding"])).toEqual(["vary", "Origin, Accept-Encoding"]);
+    expect(varied(["vary", "*"])).toEqual(["vary", "*"]);
+    expect(varied(["vary", "origin", "vary", "x-accept-encoding"])).toEqual([
+      "vary",
+      "origin",
+      "vary",
+      "x-accept-encoding, accept-encoding",
+    ]);
+  });
+
+  test("a strong tag becomes weak, a weak one stays, length and ranges go", () => {
+    const given = head([
+      "etag",
+      '"a"',
+      "content-length",
+      "9",
+      "accept-ranges",
+      "bytes",
+      "x",
+      "content-length",
+    ]);
+    expect(codedHead(given, "br", 5).fields).toEqual([
+      ...["etag", 'W/"a"', "x", "content-length"],
+      ...["content-encoding", "br", "content-length", "5"],
+    ]);
+    expect(codedHead(head(["etag", 'W/"a"']), "br", null).fields).toEqual([
+      "etag",
+      'W/"a"',
+      "content-encoding",
+      "br",
+    ]);
+  });
+
+  test("a 304 has the tag that the client was given", () => {
+    const unchanged = head(["etag", '"a"'], 304);
+    const asks = (value: string) => notModifiedHead(request(["if-none-match", value]), unchanged);
+    expect(asks('"b", W/"a"').fields).toEqual(["etag", 'W/"a"', "vary", "accept-encoding"]);
+    expect(asks('"a"')).toBe(unchanged);
+    expect(asks("*")).toBe(unchanged);
+  });
+
+  test("whatever it is, it is never changed, varies where it is compressed, and is not compressed twice", () => {
+    const name = fc.constantFrom("vary", "etag", "content-type", "cache-control", "content-length", "x-a");
+    const value = fc.oneof(
+      fc.string(),
+      fc.constantFrom("text/html", "application/json", '"a"', "*", "cookie", "max-age=1", "accept-encoding"),
+    );
+    const lines = fc.array(fc.tuple(name, value)).map((each) => each.flat());
+    fc.assert(
+      fc.property(lines, fc.string(), fc.integer({ min: 200, max: 599 }), (fields, accepted, status) => {
+        const given = head(fields, status);
+        const plan = coding.plan(request(["accept-encoding", accepted, "accept-encoding", "*;q=0.5"]), given);
+        if (plan === null) return;
+        expect(plan.head.fields.join().toLowerCase()).toMatch(/vary,.*(?:accept-encoding|\*)/s);
+        expect(plan.coding).not.toBeNull();
+        const coded = codedHead(plan.head, plan.coding ?? "br", 1);
+        expect(coded.fields.filter((text, i) => i % 2 === 0 && text === "content-length")).toHaveLength(1);
+        expect(coding.plan(ACCEPTS, coded)).toBeNull();
+        expect(coding.plan(ACCEPTS, { ...coded, verbatim: false })).toBeNull();
+      }),
+      { numRuns: 2000 },
+    );
+  });
+});
