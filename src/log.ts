@@ -6,3 +6,10 @@ export function logTo(part: string): (line: string) => void {
     process.stderr.write(`${new Date().toISOString()} tercet ${part}: ${line}\n`);
   };
 }
+
+/** An error's stack, and those of its causes. */
+export function describe(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  const cause = error.cause === undefined ? "" : `\n  caused by ${describe(error.cause)}`;
+  return `${error.stack ?? error.message}${cause}`;
+}

@@ -1,13 +1,18 @@
-/** The web-standard form of a handler: `fetch(request: Request): Response | Promise<Response>`. */
+/** The web-standard form of a handler: `fetch(request, env, context): Response | Promise<Response>`. */
 import type { Exchange, Sink } from "../exchange.ts";
 import { toBytes } from "../http/body.ts";
 import { isConnectionSpecific, unsendableFieldLine } from "../http/fields.ts";
 import { forbidsBody } from "../http/semantics.ts";
+import { FetchContext, FetchEnv } from "./fetch-context.ts";
 import { bodyStreamOf, headerOf, onAbort, signalOf } from "./request.ts";
 import type { ExchangeHandler } from "./run.ts";
-import { wholeBodyOf } from "./web-response.ts";
+import { blobOf, isDecoded, wholeBodyOf } from "./web-response.ts";
 
-export type FetchHandler = (request: Request) => Response | Promise<Response>;
+export type FetchHandler = (
+  request: Request,
+  env: FetchEnv,
+  context: FetchContext,
+) => Response | Promise<Response>;
 
 /** Methods that a web `Request` refuses to hold. */
 const FORBIDDEN_METHODS = new Set(["TRACE", "TRACK"]);
@@ -23,7 +28,7 @@ export function fetchHandler(fetch: FetchHandler): ExchangeHandler {
       exchange.sink.respond({ status: 400, fields: ["content-length", "0"] }, null);
       return;
     }
-    const answer = fetch(request);
+    const answer = fetch(request, new FetchEnv(exchange), new FetchContext(exchange));
     if (answer instanceof Promise) return answer.then((response) => send(exchange, response));
     return send(exchange, answer);
   };
@@ -66,47 +71,75 @@ class ExchangeRequest extends Request {
 }
 
 function send(exchange: Exchange, response: Response): void | Promise<void> {
-  if (!(response instanceof Response)) {
+  if (!isResponse(response)) {
     throw new TypeError(`fetch returned ${response === null ? "null" : typeof response}, not a Response`);
   }
   const { status } = response;
+  if (status < 200) {
+    const what = status === 0 ? "Response.error()" : `a Response with ${status}, which is no final status`;
+    throw new TypeError(`fetch returned ${what}`);
+  }
   const fields: string[] = [];
   let hasLength = false;
+  const decoded = isDecoded(response);
   response.headers.forEach((value, name) => {
     // Frameworks written for HTTP/1.1 set these; here the connection is the reactor's.
     if (isConnectionSpecific(name)) return;
+    if (decoded && (name === "content-encoding" || name === "content-length")) return;
     const wrong = unsendableFieldLine(name, value);
     if (wrong !== null) throw new TypeError(`the response's header: ${wrong}`);
     hasLength ||= name === "content-length";
     fields.push(name, value);
   });
-  const head = { status, fields };
+  // After the headers: once the body was asked for, Bun has no longer the content-type that a blob or form implies.
   const whole = wholeBodyOf(response);
+  if (whole === null && (response.bodyUsed || response.body?.locked)) {
+    throw new TypeError("fetch returned a Response whose body was read already, or is being read");
+  }
+  const head = { status, fields };
   if (whole === null && response.body !== null) {
-    if (!forbidsBody(exchange.method, status)) return stream(exchange, head, response.body);
-    void response.body.cancel();
+    const blob = blobOf(response);
+    // The size of a pipe is 0 or infinite, and says nothing.
+    if (blob !== null && !hasLength && blob.size > 0 && Number.isFinite(blob.size)) {
+      fields.push("content-length", String(blob.size));
+    }
+    if (!forbidsBody(exchange.method, status)) return stream(exchange, head, response.body, blob !== null);
+    // Nobody hears of a failure of what nobody reads.
+    response.body.cancel().catch(() => {});
     exchange.sink.respond(head, null);
     return;
   }
-  if (!hasLength && status !== 204 && status !== 304)
+  // To HEAD a handler may well give no body: that says nothing of the length.
+  const isKnown = whole !== null || exchange.method !== "HEAD";
+  if (isKnown && !hasLength && status !== 204 && status !== 304) {
     fields.push("content-length", String(whole?.length ?? 0));
+  }
   exchange.sink.respond(head, forbidsBody(exchange.method, status) ? null : whole);
 }
 
+/** @param isBlob the body may be a file, which can be missing */
 async function stream(
   exchange: Exchange,
   head: Parameters<Sink["head"]>[0],
   body: ReadableStream<Uint8Array>,
+  isBlob: boolean,
 ): Promise<void> {
   const { sink } = exchange;
   const reader = body.getReader();
   // The reader's own `read` tells what failed; a cancel has nothing to add.
   onAbort(exchange, () => reader.cancel().catch(() => {}));
+  // Whether a file can be read shows at its first bytes: before them there is time for a 500.
+  const first = isBlob ? await reader.read() : null;
   sink.head(head);
-  for (let next = await reader.read(); !next.done; next = await reader.read()) {
+  for (let next = first ?? (await reader.read()); !next.done; next = await reader.read()) {
     if (!sink.data(toBytes(next.value)) && !exchange.aborted) await drained(sink);
   }
   sink.end(null);
+}
+
+/** Also what another realm, or another implementation of the web's `fetch`, calls a `Response`. */
+function isResponse(value: unknown): value is Response {
+  return value instanceof Response || Object.prototype.toString.call(value) === "[object Response]";
 }
 
 function drained(sink: Sink): Promise<void> {

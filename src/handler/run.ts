@@ -1,5 +1,6 @@
 /** Runs a handler on an exchange, and answers for it when it fails. */
 import { BodyLostError, type Exchange, nameOf } from "../exchange.ts";
+import { HttpError } from "../http/http-error.ts";
 import { failureResponse } from "../http/semantics.ts";
 import { describe } from "../log.ts";
 import type { ResolvedOptions } from "../options.ts";
@@ -10,24 +11,36 @@ export type ExchangeHandler = (exchange: Exchange) => unknown;
 
 export type RequestHandler = (request: HttpRequest, response: HttpResponse) => unknown;
 
-/** Under this name a request handler may have one that takes the exchange itself: `tercet/node` makes such. */
-export const OWN_EXCHANGE_HANDLER: unique symbol = Symbol.for("tercet.exchangeHandler");
+/** Marks a function of which `tercet serve` cannot tell that it is a request handler: `tercet/node` makes such. */
+export const REQUEST_HANDLER: unique symbol = Symbol.for("tercet.requestHandler");
 
 /**
  * The event form of a handler: `server.on("request", (request, response) => …)`. What an `async` one leaves open when
  * it is done is ended for it, as Swoole does.
  */
-export function requestHandler(handler: RequestHandler, _options: ResolvedOptions): ExchangeHandler {
+export function requestHandler(handler: RequestHandler, { upload }: ResolvedOptions): ExchangeHandler {
   return (exchange) => {
+    const request = new HttpRequest(exchange, upload);
     const response = new HttpResponse(exchange);
-    const result = handler(new HttpRequest(exchange), response);
-    return result instanceof Promise && !response.ended ? result.then(() => response.finish()) : result;
+    const result = handler(request, response);
+    if (!(result instanceof Promise) || response.ended) return result;
+    HttpRequest.handling(request);
+    return result.then(
+      () => {
+        response.finish();
+        HttpRequest.handled(request);
+      },
+      (error: unknown) => {
+        HttpRequest.handled(request);
+        throw error;
+      },
+    );
   };
 }
 
 /**
  * What a handler throws, or rejects with, becomes a 500 without detail, or a reset where the response had begun; the
- * error goes to the log, under the exchange's name.
+ * error goes to the log, under the exchange's name. An HttpError becomes the answer that it names.
  */
 export function run(exchange: Exchange, handler: ExchangeHandler, log: (line: string) => void): void {
   try {
@@ -40,14 +53,19 @@ export function run(exchange: Exchange, handler: ExchangeHandler, log: (line: st
 
 function fail(exchange: Exchange, error: unknown, log: (line: string) => void): void {
   if (exchange.aborted && tellsOfAbort(error)) return;
-  log(`error in ${exchange.method} ${exchange.path} ${nameOf(exchange)}: ${describe(error)}`);
   const { sink } = exchange;
+  const answer = error instanceof HttpError && !sink.headSent ? error : null;
+  if (answer === null || answer.status >= 500) logFailure(exchange, error, log);
   if (sink.headSent) {
     sink.abort("the handler failed");
     return;
   }
-  const { head, body } = failureResponse(exchange.method, 500, null);
+  const { head, body } = failureResponse(exchange.method, answer?.status ?? 500, answer?.message ?? null);
   sink.respond(head, body);
+}
+
+function logFailure(exchange: Exchange, error: unknown, log: (line: string) => void): void {
+  log(`error in ${exchange.method} ${exchange.path} ${nameOf(exchange)}: ${describe(error)}`);
 }
 
 /** A handler that was waiting for its client may well fail with just this, and need not be told of twice. */

@@ -4,6 +4,8 @@
  */
 
 const NativeResponse = globalThis.Response;
+/** The content codings that `fetch` decodes by itself. */
+const DECODED = /^(gzip|deflate|br|zstd)$/i;
 
 class KnownResponse extends NativeResponse {
   readonly #source: unknown;
@@ -11,6 +13,11 @@ class KnownResponse extends NativeResponse {
   constructor(body?: ConstructorParameters<typeof NativeResponse>[0], init?: ResponseInit) {
     super(body, init);
     this.#source = body;
+    // `new Response(upstream.body, upstream)`, as Hono does it to add headers: the headers speak of other bytes.
+    if (init instanceof NativeResponse && body === init.body && isDecoded(init)) {
+      this.headers.delete("content-encoding");
+      this.headers.delete("content-length");
+    }
   }
 
   /** A plain `Response`, such as one that `fetch` gave, is one of these to whoever asks. */
@@ -32,6 +39,24 @@ class KnownResponse extends NativeResponse {
 /** Puts the class in the place of the global one, for the handler that is about to be loaded. */
 export function installKnownResponse(): void {
   globalThis.Response = KnownResponse;
+}
+
+/**
+ * `fetch` has made the response, and has decoded its body; its headers still say what came over the network. Only a
+ * response from the network has a URL.
+ */
+export function isDecoded(response: Response): boolean {
+  return (
+    response.url !== "" &&
+    response.body !== null &&
+    DECODED.test(response.headers.get("content-encoding") ?? "")
+  );
+}
+
+/** The file or other blob of which the body was made; null where it was something else. */
+export function blobOf(response: Response): Blob | null {
+  const source = KnownResponse.sourceOf(response);
+  return source instanceof Blob ? source : null;
 }
 
 /** The whole body, where it was a text or bytes and nobody has read it; null where it can only be read. */

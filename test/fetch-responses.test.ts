@@ -1,0 +1,183 @@
+/** What a `fetch` handler is given and may return, over every protocol; and the work that it leaves behind. */
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { existsSync, readFileSync } from "node:fs";
+import { type Client, header } from "./support/client.ts";
+import { ALL_CLIENTS, HTTP1, SLOW_CLIENTS } from "./support/clients.ts";
+import { until } from "./support/poll.ts";
+import { residentBytes } from "./support/processes.ts";
+import { fixture, runCli, startCli, startFixture } from "./support/server.ts";
+import { sharedServer } from "./support/shared-server.ts";
+import { expectCutShort } from "./support/short.ts";
+
+// Milliseconds: longer than any deadline in a test and the stop of its server, so that every failure is cleaned up.
+setDefaultTimeout(60_000);
+
+const MIB = 1_048_576;
+const UPSTREAM = "from upstream ".repeat(100);
+
+async function get(client: Client, path: string): Promise<[status: number, text: string]> {
+  const response = await client.request({ path });
+  return [response.status, await response.body.text()];
+}
+
+describe("the fetch form", () => {
+  const shared = sharedServer(() =>
+    startCli(fixture("fetch.ts"), { flags: { "max-body-bytes": 512 * MIB } }),
+  );
+
+  for (const kind of ALL_CLIENTS) {
+    describe(kind.name, () => {
+      test("fetch is called on its object, with the facts of the connection", async () => {
+        await using client = await kind.open(shared.server);
+        expect(await get(client, "/this")).toEqual([200, "Hello from this!"]);
+        expect(JSON.parse((await get(client, "/env"))[1])).toEqual({
+          protocol: kind.protocol,
+          remoteAddress: "127.0.0.1",
+          same: true,
+          ip: { address: "127.0.0.1", family: "IPv4", port: 0 },
+        });
+      });
+
+      test("a response of fetch() goes on: its headers speak of the body as it is now", async () => {
+        await using client = await kind.open(shared.server);
+        for (const path of ["/proxy", "/proxy-again"]) {
+          for (const coding of ["", "gzip", "br"]) {
+            const response = await client.request({ path: `${path}?coding=${coding}` });
+            expect(header(response, "content-encoding")).toBeUndefined();
+            const length = header(response, "content-length");
+            expect(await response.body.text()).toBe(UPSTREAM);
+            expect([undefined, String(UPSTREAM.length)]).toContain(length as string);
+            expect([response.headers["set-cookie"] ?? []].flat()).toEqual(["a=1", "b=2"]);
+          }
+        }
+      });
+
+      test("redirect, json, statuses without a body, a clone, and what another realm calls a Response", async () => {
+        await using client = await kind.open(shared.server);
+        const redirect = await client.request({ path: "/redirect" });
+        expect([redirect.status, header(redirect, "location")]).toEqual([303, "/this"]);
+        await redirect.body.bytes();
+        const json = await client.request({ path: "/json" });
+        expect([json.status, header(json, "x-a"), await json.body.text()]).toEqual([201, "1", '{"a":1}']);
+        for (const status of [200, 204, 205, 304])
+          expect(await get(client, `/null?status=${status}`)).toEqual([status, ""]);
+        expect(await get(client, "/clone")).toEqual([200, "cloned"]);
+        const foreign = await client.request({ path: "/foreign" });
+        expect([foreign.status, header(foreign, "x-foreign")]).toEqual([203, "1"]);
+        expect(await foreign.body.text()).toBe("foreign");
+      });
+
+      test("bodies: files, blobs, generators, search parameters", async () => {
+        await using client = await kind.open(shared.server);
+        expect(await get(client, "/file")).toEqual([200, readFileSync(fixture("fetch.ts"), "utf8")]);
+        const blob = await client.request({ path: "/blob" });
+        expect(header(blob, "content-type")).toBe("text/x-blob");
+        if (kind.protocol !== "HTTP/3") expect(header(blob, "content-length")).toBe("6");
+        expect(await blob.body.text()).toBe("a blob");
+        expect(await get(client, "/generator")).toEqual([200, "one two three"]);
+        const form = await client.request({ path: "/search-params" });
+        expect(header(form, "content-type")).toStartWith("application/x-www-form-urlencoded");
+        expect(await form.body.text()).toBe("a=1&b=%C3%B6");
+      });
+
+      test("what is no Response, or cannot be sent, is a 500 without detail, and is told in the log", async () => {
+        await using client = await kind.open(shared.server);
+        for (const path of ["/error", "/used", "/locked", "/nothing", "/number", "/no-file"]) {
+          const [status, text] = await get(client, path);
+          expect([path, status]).toEqual([path, 500]);
+          expect(text).toBe("500 Internal Server Error\n");
+          const line = new RegExp(`error in GET ${path} \\S+: `);
+          await until(`${line}`, 5_000, () => line.test(shared.server.stderr));
+        }
+      });
+
+      test("a stream that fails ends the response short", async () => {
+        await using client = await kind.open(shared.server);
+        const response = await client.request({ path: "/fails-later" });
+        expect(response.status).toBe(200);
+        await expectCutShort(kind.protocol, response.body, () => {});
+        await until("the log", 5_000, () => shared.server.stderr.includes("a secret of the stream"));
+      });
+    });
+  }
+
+  for (const kind of SLOW_CLIENTS) {
+    test(`64 MiB each way at 80 MB/s leave the memory flat, ${kind.name}`, async () => {
+      const size = 64 * MIB;
+      const rate = 80_000_000;
+      await using client = await kind.open(shared.server);
+      const pid = Number((await get(client, "/rss"))[1]);
+      const before = residentBytes(pid);
+      let grown = 0;
+      const watch = setInterval(() => {
+        grown = Math.max(grown, residentBytes(pid) - before);
+      }, 50);
+      try {
+        const down = await client.request({ path: `/stream?bytes=${size}` });
+        const began = performance.now();
+        let length = 0;
+        for await (const chunk of down.body) {
+          length += chunk.length;
+          const early = began + (length / rate) * 1_000 - performance.now();
+          if (early > 0) await Bun.sleep(early);
+        }
+        expect(length).toBe(size);
+        const pieces = async function* () {
+          for (let left = size; left > 0; left -= 65_536) yield new Uint8Array(65_536);
+        };
+        const up = await client.request({ path: `/slow-read?rate=${rate}`, body: pieces() });
+        expect(await up.body.json<unknown>()).toEqual({ length: size });
+      } finally {
+        clearInterval(watch);
+      }
+      expect(grown).toBeLessThan(32 * MIB);
+    });
+  }
+
+  test("what waitUntil's promise rejects with is in the log, with the exchange's name", async () => {
+    await using client = await HTTP1.open(shared.server);
+    expect((await get(client, "/wait-until-rejects"))[0]).toBe(200);
+    const line = /error in waitUntil of GET \/wait-until-rejects \d+:\d+: .*a failure in the background/;
+    await until("the line", 5_000, () => line.test(shared.server.stderr));
+    expect((await get(client, "/this"))[0]).toBe(200);
+  });
+});
+
+describe("at shutdown", () => {
+  const forms = {
+    "the fetch form": () => startCli(fixture("fetch.ts"), { flags: { "shutdown-timeout": 3_000 } }),
+    "the event form": () => startFixture("wait-until.ts", { options: { shutdownTimeout: 3_000 } }),
+  };
+  for (const [form, start] of Object.entries(forms)) {
+    test(`waitUntil's promise is waited for, in ${form}`, async () => {
+      await using server = await start();
+      const client = await HTTP1.open(server);
+      const file = server.scratch.file("work");
+      expect(await get(client, `/wait-until?ms=1000&file=${file}`)).toEqual([202, "accepted"]);
+      await client.close();
+      expect(existsSync(file)).toBe(false);
+      await server.stop();
+      expect(readFileSync(file, "utf8")).toBe("done");
+      expect(server.stderr).not.toContain("given up");
+    });
+  }
+
+  test("a promise that never settles is waited for no longer than shutdownTimeout", async () => {
+    await using server = await startCli(fixture("fetch.ts"), { flags: { "shutdown-timeout": 1_500 } });
+    const client = await HTTP1.open(server);
+    expect((await get(client, "/wait-until-never"))[0]).toBe(200);
+    await client.close();
+    const began = performance.now();
+    await server.stop();
+    const took = performance.now() - began;
+    expect(took).toBeGreaterThan(1_200);
+    expect(took).toBeLessThan(4_000);
+    expect(server.stderr).toContain("given up at shutdown: 1 promises of waitUntil");
+  });
+});
+
+test("a (req, res) function that is exported as it is: the command line says what to do", async () => {
+  await using program = await runCli(fixture("unwrapped.ts"));
+  expect(await program.ended()).toBe(1);
+  expect(program.stderr).toMatch(/unwrapped\.ts has no handler: .*nodeHandler/);
+});

@@ -1,0 +1,347 @@
+/** `tercet/node`: what a handler written for `node:http` finds, over every protocol. */
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { existsSync, readFileSync } from "node:fs";
+import http2 from "node:http2";
+import { type Client, header } from "./support/client.ts";
+import { ALL_CLIENTS, HTTP2, RESETTING_CLIENTS, SLOW_CLIENTS } from "./support/clients.ts";
+import { inTime, until } from "./support/poll.ts";
+import { residentBytes } from "./support/processes.ts";
+import { RawConnection } from "./support/raw-connection.ts";
+import { startFixture } from "./support/server.ts";
+import { sharedServer } from "./support/shared-server.ts";
+import { expectCutShort } from "./support/short.ts";
+import { readStats, untilIdle } from "./support/stats.ts";
+
+// Milliseconds: longer than any deadline in a test and the stop of its server, so that every failure is cleaned up.
+setDefaultTimeout(60_000);
+
+const MIB = 1_048_576;
+const VERSIONS = { "HTTP/1.1": "1.1", "HTTP/2": "2.0", "HTTP/3": "3.0" } as const;
+
+async function get(client: Client, path: string): Promise<[status: number, text: string]> {
+  const response = await client.request({ path });
+  return [response.status, await response.body.text()];
+}
+
+/** The lines that a handler has recorded, when there are so many. */
+function recorded(file: string, count: number): Promise<string[]> {
+  return until(`${count} events`, 5_000, () => {
+    const lines = existsSync(file) ? readFileSync(file, "utf8").trim().split("\n") : [];
+    if (lines.length < count) throw new Error(`recorded: ${lines.join(", ")}`);
+    return lines;
+  });
+}
+
+const shared = sharedServer(() => startFixture("node.ts", { options: { maxBodyBytes: 512 * MIB } }));
+
+for (const kind of ALL_CLIENTS) {
+  describe(kind.name, () => {
+    test("the request's facts, and what its types promise", async () => {
+      await using client = await kind.open(shared.server);
+      const request = { path: "/facts?a=1", headers: { "x-sent": "yes", cookie: "a=1; b=2" } };
+      const response = await client.request(request);
+      const version = VERSIONS[kind.protocol];
+      const seen = await response.body.json<Record<string, Record<string, unknown>>>();
+      expect(seen).toMatchObject({
+        isRequest: true,
+        isResponse: true,
+        method: "GET",
+        url: "/facts?a=1",
+        httpVersion: version,
+        versions: version.split(".").map(Number),
+        headers: { "x-sent": "yes", cookie: "a=1; b=2" },
+        distinct: { "x-sent": ["yes"] },
+        hasRawHeaders: true,
+        remoteAddress: "127.0.0.1",
+        remoteFamily: "IPv4",
+        hasRemotePort: true,
+        localPort: shared.server.port,
+        encrypted: true,
+        sameSocket: true,
+        states: [false, false, false, false, true],
+      });
+      expect(seen.headers?.host).toEndWith(`:${shared.server.port}`);
+      expect(seen.headers).not.toHaveProperty("transfer-encoding");
+    });
+
+    test("a body without a length has transfer-encoding, by which handlers know that there is one", async () => {
+      await using client = await kind.open(shared.server);
+      const body = (async function* () {
+        yield Buffer.from("content");
+      })();
+      const response = await client.request({
+        path: "/facts",
+        body,
+        method: "PUT",
+        headers: { "x-sent": "" },
+      });
+      const { headers } = await response.body.json<{ headers: Record<string, string> }>();
+      expect(headers["transfer-encoding"]).toBe("chunked");
+    });
+
+    test("echoes, by pipeline and by events", async () => {
+      await using client = await kind.open(shared.server);
+      for (const path of ["/echo", "/echo-events"]) {
+        for (const size of [0, 10, 100_000, 8 * MIB]) {
+          const body = crypto.getRandomValues(Buffer.alloc(65_536));
+          const pieces = async function* () {
+            for (let left = size; left > 0; left -= body.length)
+              yield body.subarray(0, Math.min(left, body.length));
+          };
+          const hasher = new Bun.CryptoHasher("sha256");
+          for await (const piece of pieces()) hasher.update(piece);
+          const echoed = await client.request({ path, body: pieces() });
+          expect(await echoed.body.digest()).toEqual({ length: size, sha256: hasher.digest("hex") });
+        }
+      }
+    });
+
+    test("header fields: numbers, lists, removed ones, cookies, a status message; late ones are refused", async () => {
+      await using client = await kind.open(shared.server);
+      const response = await client.request({ path: "/headers" });
+      expect(response.status).toBe(201);
+      expect(header(response, "x-number")).toBe("5");
+      expect(header(response, "x-list")).toBe("one, two, three");
+      expect(header(response, "x-gone")).toBeUndefined();
+      expect([response.headers["set-cookie"]].flat()).toEqual(["a=1", "b=2"]);
+      expect(JSON.parse(header(response, "x-seen") ?? "")).toEqual({
+        names: ["x-number", "set-cookie", "x-list", "connection"],
+        cookie: ["a=1", "b=2"],
+        has: true,
+      });
+      expect(await response.body.json<unknown>()).toEqual({
+        late: Array(4).fill("ERR_HTTP_HEADERS_SENT"),
+        headersSent: true,
+        statusMessage: "Made",
+      });
+    });
+
+    test("writeHead with a flat list", async () => {
+      await using client = await kind.open(shared.server);
+      const response = await client.request({ path: "/flat" });
+      expect(header(response, "x-many")).toBe("2, 3");
+      expect(header(response, "content-length")).toBe("4");
+      expect(await response.body.text()).toBe("flat");
+    });
+
+    test("what node:http refuses is refused by the same codes", async () => {
+      await using client = await kind.open(shared.server);
+      const [, text] = await get(client, "/refused");
+      expect(JSON.parse(text)).toEqual([
+        "ERR_INVALID_HTTP_TOKEN",
+        "ERR_INVALID_CHAR",
+        "ERR_HTTP_INVALID_STATUS_CODE",
+        "ERR_STREAM_NULL_VALUES",
+        "ERR_INVALID_ARG_TYPE",
+      ]);
+    });
+
+    test("HEAD, 204 and 304 carry no body (RFC 9110 §6.4.1)", async () => {
+      await using client = await kind.open(shared.server);
+      for (const code of [204, 304]) expect(await get(client, `/status?code=${code}`)).toEqual([code, ""]);
+      for (const path of ["/status?code=200", "/sized", "/large"]) {
+        const response = await client.request({ method: "HEAD", path });
+        expect(response.status).toBe(200);
+        expect((await response.body.bytes()).length).toBe(0);
+        if (path === "/large") expect(header(response, "content-length")).toBe("2000000");
+      }
+    });
+
+    test("large bodies at once, sized ones piece by piece", async () => {
+      await using client = await kind.open(shared.server);
+      expect((await (await client.request({ path: "/large" })).body.digest()).length).toBe(2_000_000);
+      expect(await get(client, "/sized")).toEqual([200, "hello world"]);
+    });
+
+    test("write says false, drain and the callbacks come, and a pipe may follow", async () => {
+      await using client = await kind.open(shared.server);
+      const response = await client.request({ path: "/drain" });
+      const bytes = await response.body.bytes();
+      const json = Buffer.from(bytes.subarray(bytes.lastIndexOf(0) + 1)).toString();
+      expect(JSON.parse(json)).toEqual({
+        written: bytes.lastIndexOf(0) + 1,
+        order: ["callback", "drained: true"],
+      });
+    });
+
+    test("flushHeaders sends the head before there is a body, where the engine can", async () => {
+      await using client = await kind.open(shared.server);
+      const began = performance.now();
+      const response = await client.request({ path: "/flush" });
+      expect(header(response, "x-early")).toBe("1");
+      // The native HTTP/3 engine sends a head with the first of its body (docs/architecture.md).
+      if (kind.protocol !== "HTTP/3") expect(performance.now() - began).toBeLessThan(250);
+      expect(await response.body.text()).toBe("late");
+    });
+
+    test("finish, then close, when all was sent", async () => {
+      await using client = await kind.open(shared.server);
+      const file = shared.server.scratch.file(crypto.randomUUID());
+      expect(await get(client, `/events?end&file=${file}`)).toEqual([200, "begun"]);
+      const events = await recorded(file, 5);
+      expect(events).not.toContain("req aborted");
+      expect(events.filter((event) => event.startsWith("res"))).toEqual(["res finish", "res close"]);
+      expect(events.toSorted()).toEqual(["req close", "req end", "res close", "res finish", "socket close"]);
+    });
+
+    test("an early answer ends the request without an error", async () => {
+      await using client = await kind.open(shared.server);
+      const file = shared.server.scratch.file(crypto.randomUUID());
+      const response = await client.request({ path: `/early?file=${file}`, body: new Uint8Array(200_000) });
+      expect([response.status, await response.body.text()]).toEqual([413, "too much"]);
+      const events = await recorded(file, 4);
+      expect(events.toSorted()).toEqual(["req close", "res close", "res finish", "socket close"]);
+    });
+
+    test("methods that middleware wraps, and a prototype in the place of ours", async () => {
+      await using client = await kind.open(shared.server);
+      expect(await get(client, "/wrapped")).toEqual([200, '["end","mine"]']);
+    });
+
+    test("errors are 500 without detail, and in the log; what was begun is cut short", async () => {
+      await using client = await kind.open(shared.server);
+      for (const path of ["/throw", "/reject"]) {
+        const [status, text] = await get(client, path);
+        expect(status).toBe(500);
+        expect(text).not.toContain("secret");
+      }
+      {
+        // Of a body that is too long an HTTP/1.1 client has all that was declared; then its connection is closed.
+        await using other = await kind.open(shared.server);
+        const { status, body } = await other.request({ path: "/too-long" });
+        expect([status, Buffer.from((await body.read()) ?? []).toString()]).toEqual([200, "hello"]);
+        await until("the log", 5_000, () =>
+          /error in GET \/too-long \S+: .*content-length/.test(shared.server.stderr),
+        );
+        body.cancel();
+      }
+      const cut = async (path: string) => {
+        const response = await client.request({ path });
+        expect(response.status).toBe(200);
+        await expectCutShort(kind.protocol, response.body, () => {});
+      };
+      await Promise.all(["/throw-late", "/destroy", "/too-short"].map(cut));
+      for (const line of [
+        /a secret of the node handler/,
+        /a secret of the async node handler/,
+        /a secret of the late node handler/,
+        /error in GET \/too-short \S+: .*content-length/,
+      ]) {
+        await until(`${line}`, 5_000, () => line.test(shared.server.stderr));
+      }
+    });
+
+    test("an end too many is logged and harms nobody; a timeout is told", async () => {
+      await using client = await kind.open(shared.server);
+      expect(await get(client, "/twice")).toEqual([200, "once"]);
+      await until("the log", 5_000, () =>
+        /error in GET \/twice \S+: .*write after end/.test(shared.server.stderr),
+      );
+      expect(await get(client, "/timeout")).toEqual([503, "timed out"]);
+    });
+
+    test("nodeHandler goes with other handlers in the event form", async () => {
+      await using client = await kind.open(shared.server);
+      expect(await get(client, "/event-form")).toEqual([200, kind.protocol]);
+      expect((await get(client, "/nothing"))[0]).toBe(404);
+    });
+
+    test("trailers do no harm where they cannot be sent, and hints neither", async () => {
+      await using client = await kind.open(shared.server);
+      const response = await client.request({ path: "/trailers", body: "x" });
+      expect([response.status, await response.body.text()]).toEqual([200, "body"]);
+      expect(await get(client, "/hints")).toEqual([200, "hinted"]);
+    });
+  });
+}
+
+describe("the client goes away", () => {
+  for (const kind of RESETTING_CLIENTS) {
+    test(`aborted, close without finish, ${kind.name}`, async () => {
+      await using client = await kind.open(shared.server);
+      await using observer = await HTTP2.open(shared.server);
+      const file = shared.server.scratch.file(crypto.randomUUID());
+      const cancel = new AbortController();
+      const response = await client.request({ path: `/events?file=${file}`, signal: cancel.signal });
+      await response.body.read();
+      cancel.abort();
+      const events = await recorded(file, 4);
+      expect(events).toContain("res close");
+      expect(events).toContain("socket close");
+      expect(events).not.toContain("res finish");
+      await untilIdle(observer);
+    });
+  }
+});
+
+describe("back pressure", () => {
+  for (const kind of SLOW_CLIENTS) {
+    test(`64 MiB each way at 80 MB/s leave the memory flat, ${kind.name}`, async () => {
+      const size = 64 * MIB;
+      const rate = 80_000_000;
+      await using client = await kind.open(shared.server);
+      await using observer = await HTTP2.open(shared.server);
+      const pid = (await readStats(observer)).workers[0]?.pid ?? 0;
+      const before = residentBytes(pid);
+      let grown = 0;
+      const watch = setInterval(() => {
+        grown = Math.max(grown, residentBytes(pid) - before);
+      }, 50);
+      try {
+        const down = await client.request({ path: `/stream?bytes=${size}` });
+        const began = performance.now();
+        let length = 0;
+        for await (const chunk of down.body) {
+          length += chunk.length;
+          const early = began + (length / rate) * 1_000 - performance.now();
+          if (early > 0) await Bun.sleep(early);
+        }
+        expect(length).toBe(size);
+        const pieces = async function* () {
+          for (let left = size; left > 0; left -= 65_536) yield new Uint8Array(65_536);
+        };
+        const up = await client.request({ path: `/slow-read?rate=${rate}`, body: pieces() });
+        expect(await up.body.json<unknown>()).toEqual({ length: size, complete: true });
+      } finally {
+        clearInterval(watch);
+      }
+      expect(grown).toBeLessThan(32 * MIB);
+    });
+  }
+});
+
+describe("what only some protocols and engines can send", () => {
+  test("interim responses and trailers on HTTP/1.1 (RFC 9110 §15.2, §6.5)", async () => {
+    using connection = await RawConnection.open(shared.server.port);
+    connection.send("GET /hints HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    const hinted = await connection.untilReceived(/hinted$/);
+    expect(hinted).toMatch(/^HTTP\/1\.1 103 /);
+    expect(hinted).toMatch(/\r\nlink: <\/a\.css>; rel=preload\r\nlink: <\/b\.js>; rel=preload\r\n/i);
+    expect(hinted).toMatch(/\r\nHTTP\/1\.1 102 /);
+    connection.send(
+      "POST /trailers HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nTrailer: x-t\r\n\r\n1\r\nx\r\n0\r\nx-t: sent\r\n\r\n",
+    );
+    const ended = await connection.untilReceived(/x-sum: .*\r\n\r\n$/i);
+    expect(ended).toMatch(/\r\n0\r\nx-sum: \{"x-t":"sent"\}\r\n\r\n$/i);
+  });
+
+  test("interim responses and trailers on HTTP/2 (RFC 9113 §8.1)", async () => {
+    const session = http2.connect(`https://127.0.0.1:${shared.server.port}`, { rejectUnauthorized: false });
+    try {
+      const ask = async (path: string) => {
+        const stream = session.request({ ":path": path });
+        const interim: unknown[] = [];
+        const trailers: Record<string, unknown> = {};
+        stream.on("headers", (fields) => interim.push(fields[":status"]));
+        stream.on("trailers", (fields) => Object.assign(trailers, fields));
+        stream.resume();
+        await inTime(path, 5_000, new Promise((resolve) => stream.on("close", resolve)));
+        return { interim, trailers };
+      };
+      expect((await ask("/hints")).interim).toEqual([103, 102]);
+      expect((await ask("/trailers")).trailers).toMatchObject({ "x-sum": "{}" });
+    } finally {
+      session.destroy();
+    }
+  });
+});
