@@ -6,6 +6,7 @@
 import { describe, expect, test } from "bun:test";
 import type { Client } from "./support/client.ts";
 import { type ClientKind, SLOW_CLIENTS } from "./support/clients.ts";
+import { readPaced } from "./support/paced.ts";
 import { residentBytes } from "./support/processes.ts";
 import { startFixture, type TestServer } from "./support/server.ts";
 import { readStats } from "./support/stats.ts";
@@ -64,14 +65,7 @@ async function watch(server: TestServer, other: Client, transfer: () => Promise<
 /** Reads the body at the pace of a slow client. */
 async function readSlowly(client: Client): Promise<void> {
   const response = await client.request({ path: `/stream?bytes=${SIZE}` });
-  const began = performance.now();
-  let length = 0;
-  for await (const chunk of response.body) {
-    length += chunk.length;
-    const early = began + (length / BYTES_PER_SECOND) * 1_000 - performance.now();
-    if (early > 0) await Bun.sleep(early);
-  }
-  expect(length).toBe(SIZE);
+  expect(await readPaced(response.body, BYTES_PER_SECOND)).toBe(SIZE);
 }
 
 /** Offers as much as the server takes. */

@@ -3,6 +3,7 @@ import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
 import { type Client, header } from "./support/client.ts";
 import { ALL_CLIENTS, HTTP1, SLOW_CLIENTS } from "./support/clients.ts";
+import { readPaced } from "./support/paced.ts";
 import { until } from "./support/poll.ts";
 import { residentBytes } from "./support/processes.ts";
 import { fixture, runCli, startCli, startFixture } from "./support/server.ts";
@@ -114,14 +115,7 @@ describe("the fetch form", () => {
       }, 50);
       try {
         const down = await client.request({ path: `/stream?bytes=${size}` });
-        const began = performance.now();
-        let length = 0;
-        for await (const chunk of down.body) {
-          length += chunk.length;
-          const early = began + (length / rate) * 1_000 - performance.now();
-          if (early > 0) await Bun.sleep(early);
-        }
-        expect(length).toBe(size);
+        expect(await readPaced(down.body, rate)).toBe(size);
         const pieces = async function* () {
           for (let left = size; left > 0; left -= 65_536) yield new Uint8Array(65_536);
         };
