@@ -1,5 +1,5 @@
 /** A response as a handler makes it: the head, then a body at once or piece by piece. */
-import type { Exchange } from "../exchange.ts";
+import type { Exchange, ResponseHead } from "../exchange.ts";
 import { toBytes } from "../http/body.ts";
 import { isConnectionSpecific, isForbiddenTrailer, unsendableFieldLine } from "../http/fields.ts";
 import { forbidsBody } from "../http/semantics.ts";
@@ -32,6 +32,7 @@ export class HttpResponse {
   /** Bytes of body that `content-length` promised and that were not yet written; null where it did not. */
   #owed: number | null = null;
   #detached = false;
+  #verbatim = false;
 
   constructor(exchange: Exchange) {
     this.#exchange = exchange;
@@ -260,7 +261,49 @@ export class HttpResponse {
     this.detach();
     this.#begin();
     if (this.#bodyForbidden) stream.close();
+    // The native HTTP/3 engine sends a head only with the first of its body.
+    else void stream.comment("");
     return stream;
+  }
+
+  /**
+   * Ends the response with a file, which the reactor reads and sends. Of GET and HEAD with status 200 it answers the
+   * request's conditions and ranges (RFC 9110 §13, §14) with 206, 304, 412 or 416, by an ETag and a Last-Modified that
+   * it adds; with `offset` or `length`, or another status, it sends just what is asked for. `content-type` follows the
+   * file's extension, unless it was set.
+   * Resolves when the reactor was told. A client that is slow, or leaves, is no longer the handler's concern then.
+   * @param path relative to the working directory
+   * @param offset bytes from the file's start, 0 by default
+   * @param length bytes; all that follow, by default
+   * @throws FileError (as a rejection), by the system's `code`: ENOENT, EACCES, EISDIR…; RangeError for a part that the
+   * file has not; ResponseStateError after the head was sent. Nothing was sent then: the handler may answer otherwise
+   */
+  async sendfile(path: string, offset?: number, length?: number): Promise<void> {
+    this.#mustBeOpen("sendfile");
+    if (this.#trailers !== null) throw new ResponseStateError("sendfile: no trailers go with a file");
+    const asked = { path, offset, length, status: this.#status, fields: this.#fields };
+    const { sink } = this.#exchange;
+    this.#state = "ended";
+    try {
+      const { fileResponseOf } = await import("../files/sendfile.ts");
+      const { head, body } = await fileResponseOf(this.#exchange, asked);
+      // The reactor sends a file as it is, and HEAD says what GET would say.
+      if (body === null || body instanceof Uint8Array) sink.respond({ ...head, verbatim: true }, body);
+      else await sink.file(head, body);
+    } catch (error) {
+      this.#state = "open";
+      throw error;
+    }
+  }
+
+  /**
+   * Whether the response may be compressed, for a client that takes it (option `compression`): by default it may.
+   * @throws ResponseStateError after the head was sent
+   */
+  compress(may: boolean): this {
+    this.#mustBeOpen("compress");
+    this.#verbatim = !may;
+    return this;
   }
 
   /** Leaves the response open when an `async` handler returns: something else will end it. */
@@ -272,6 +315,10 @@ export class HttpResponse {
   /** The handler's promise has resolved: what it left open ends here, unless it was detached. @internal */
   finish(): void {
     if (this.#state !== "ended" && !this.#detached) this.end();
+  }
+
+  get #head(): ResponseHead {
+    return { status: this.#status, fields: this.#fields, verbatim: this.#verbatim };
   }
 
   get #bodyForbidden(): boolean {
@@ -297,7 +344,7 @@ export class HttpResponse {
     }
     if (!this.#mayHaveLength) this.#dropLength();
     this.#state = "ended";
-    sink.respond({ status: this.#status, fields: this.#fields }, forbidden ? null : bytes);
+    sink.respond(this.#head, forbidden ? null : bytes);
   }
 
   /** Sends the head of a response whose body comes piece by piece. */
@@ -308,7 +355,7 @@ export class HttpResponse {
       else this.#dropLength();
     }
     this.#state = "streaming";
-    this.#exchange.sink.head({ status: this.#status, fields: this.#fields });
+    this.#exchange.sink.head(this.#head);
   }
 
   /** RFC 9110 §8.6: 204 has no content-length; 304 only that of the response it stands for, which nobody knows here. */
