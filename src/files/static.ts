@@ -165,22 +165,21 @@ function decoded(segment: string): string | null {
 
 /** What a path leads to, if it is inside the root after every symbolic link. The root may itself be one, and be changed. */
 async function find(root: string, path: string): Promise<Found | null> {
-  let real: string;
+  let stats: BigIntStats;
   try {
-    const [realRoot, realPath] = await Promise.all([realpath(root), realpath(path)]);
-    const inside = realRoot.endsWith(sep) ? realRoot : realRoot + sep;
-    if (realPath !== realRoot && !realPath.startsWith(inside)) return null;
-    real = realPath;
+    stats = await stat(path, { bigint: true });
   } catch (error) {
     const failed = fileError(path, error);
     if (NOT_THERE.has(failed.code)) return null;
     throw failed;
   }
   try {
-    return { path: real, stats: await stat(real, { bigint: true }) };
+    const [realRoot, real] = await Promise.all([realpath(root), realpath(path)]);
+    const inside = realRoot.endsWith(sep) ? realRoot : realRoot + sep;
+    return real === realRoot || real.startsWith(inside) ? { path: real, stats } : null;
   } catch (error) {
     // It was there a moment ago: replaced, so that it has to be looked for again.
-    throw fileError(real, error);
+    throw fileError(path, error);
   }
 }
 
