@@ -1,12 +1,10 @@
 /** A compressed response of 64 KiB from Tercet, and the same through Caddy from a Bun behind it, both over HTTP/3. */
 import { readFile } from "node:fs/promises";
 import { createServer } from "node:net";
-import { BenchError, fraction, type Generator, type Load } from "./load.ts";
+import { BenchError, fraction, type Generator, type Load, QUICK, REPETITIONS } from "./load.ts";
 import type { Certificate } from "./servers.ts";
 import { median } from "./statistics.ts";
 
-const REPETITIONS = 3;
-const QUICK = 1 / 10;
 const START_LIMIT = 10_000;
 const CODINGS = ["zstd", "gzip"] as const;
 const REQUESTS = 15_000;

@@ -105,6 +105,10 @@ export const COMPARISONS: readonly Comparison[] = [
   },
 ];
 
+export const REPETITIONS = 3;
+/** The part of a load that gives a quick look. */
+export const QUICK = 1 / 10;
+
 /** The same load with a fraction of the requests: to warm a server up, or for a quick look. */
 export function fraction(load: Load, part: number): Load {
   return { ...load, requests: Math.ceil(load.requests * part) };

@@ -18,15 +18,22 @@ import { generate } from "selfsigned";
 import { FILE_BYTES } from "./apps/answers.ts";
 import { compareCompression } from "./caddy.ts";
 import { h2load } from "./h2load.ts";
-import { BenchError, COMPARISONS, fraction, type Generator, type Load, type Measurement } from "./load.ts";
+import {
+  BenchError,
+  COMPARISONS,
+  fraction,
+  type Generator,
+  type Load,
+  type Measurement,
+  QUICK,
+  REPETITIONS,
+} from "./load.ts";
 import { ownGenerator } from "./own.ts";
 import { table } from "./report.ts";
 import { type Certificate, SERVER_NAMES, type ServerName, startServer } from "./servers.ts";
 
-const REPETITIONS = 3;
-/** Parts of a load that warm a server up, and that give a quick look. */
+/** The part of a load that warms a server up. */
 const WARM_UP = 1 / 3;
-const QUICK = 1 / 10;
 
 async function makeCertificate(folder: string): Promise<Certificate> {
   const names = [{ name: "commonName", value: "localhost" }];

@@ -1,12 +1,11 @@
 /** `Server`: what a user's script holds. It says which process does what, and knows no sockets. */
 
 import type { Protocol } from "./exchange.ts";
-import { checkRoots } from "./files/roots.ts";
 import type { ExchangeHandler, RequestHandler } from "./handler/run.ts";
 import { requestHandler } from "./handler/run.ts";
-import { checkUploadDirectory } from "./handler/uploads.ts";
 import { logTo } from "./log.ts";
 import { loadCertificate, selfSignedCertificate } from "./manager/certificate.ts";
+import { checkFolders } from "./manager/folders.ts";
 import { Manager } from "./manager/manager.ts";
 import type { ServerStats } from "./manager/messages.ts";
 import {
@@ -159,8 +158,7 @@ export class Server {
   }
 
   async #startManager(options: ResolvedOptions): Promise<void> {
-    await checkRoots(options.static);
-    await checkUploadDirectory(options.upload.directory);
+    await checkFolders(options);
     const config = {
       host: this.host,
       port: this.#askedPort,

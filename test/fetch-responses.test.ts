@@ -3,9 +3,9 @@ import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
 import { type Client, header } from "./support/client.ts";
 import { ALL_CLIENTS, HTTP1, SLOW_CLIENTS } from "./support/clients.ts";
-import { readPaced } from "./support/paced.ts";
+import { bothWays } from "./support/paced.ts";
 import { until } from "./support/poll.ts";
-import { residentBytes } from "./support/processes.ts";
+import { growthDuring } from "./support/processes.ts";
 import { fixture, runCli, startCli, startFixture } from "./support/server.ts";
 import { sharedServer } from "./support/shared-server.ts";
 import { expectCutShort } from "./support/short.ts";
@@ -105,25 +105,11 @@ describe("the fetch form", () => {
   for (const kind of SLOW_CLIENTS) {
     test(`64 MiB each way at 80 MB/s leave the memory flat, ${kind.name}`, async () => {
       const size = 64 * MIB;
-      const rate = 80_000_000;
       await using client = await kind.open(shared.server);
       const pid = Number((await get(client, "/rss"))[1]);
-      const before = residentBytes(pid);
-      let grown = 0;
-      const watch = setInterval(() => {
-        grown = Math.max(grown, residentBytes(pid) - before);
-      }, 50);
-      try {
-        const down = await client.request({ path: `/stream?bytes=${size}` });
-        expect(await readPaced(down.body, rate)).toBe(size);
-        const pieces = async function* () {
-          for (let left = size; left > 0; left -= 65_536) yield new Uint8Array(65_536);
-        };
-        const up = await client.request({ path: `/slow-read?rate=${rate}`, body: pieces() });
-        expect(await up.body.json<unknown>()).toEqual({ length: size });
-      } finally {
-        clearInterval(watch);
-      }
+      const grown = await growthDuring(pid, async () => {
+        expect(await bothWays(client, size, 80_000_000)).toEqual({ length: size });
+      });
       expect(grown).toBeLessThan(32 * MIB);
     });
   }

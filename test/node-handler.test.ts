@@ -4,9 +4,9 @@ import { existsSync, readFileSync } from "node:fs";
 import http2 from "node:http2";
 import { type Client, header } from "./support/client.ts";
 import { ALL_CLIENTS, HTTP2, RESETTING_CLIENTS, SLOW_CLIENTS } from "./support/clients.ts";
-import { readPaced } from "./support/paced.ts";
+import { bothWays } from "./support/paced.ts";
 import { inTime, until } from "./support/poll.ts";
-import { residentBytes } from "./support/processes.ts";
+import { growthDuring } from "./support/processes.ts";
 import { RawConnection } from "./support/raw-connection.ts";
 import { startFixture } from "./support/server.ts";
 import { sharedServer } from "./support/shared-server.ts";
@@ -279,26 +279,12 @@ describe("back pressure", () => {
   for (const kind of SLOW_CLIENTS) {
     test(`64 MiB each way at 80 MB/s leave the memory flat, ${kind.name}`, async () => {
       const size = 64 * MIB;
-      const rate = 80_000_000;
       await using client = await kind.open(shared.server);
       await using observer = await HTTP2.open(shared.server);
       const pid = (await readStats(observer)).workers[0]?.pid ?? 0;
-      const before = residentBytes(pid);
-      let grown = 0;
-      const watch = setInterval(() => {
-        grown = Math.max(grown, residentBytes(pid) - before);
-      }, 50);
-      try {
-        const down = await client.request({ path: `/stream?bytes=${size}` });
-        expect(await readPaced(down.body, rate)).toBe(size);
-        const pieces = async function* () {
-          for (let left = size; left > 0; left -= 65_536) yield new Uint8Array(65_536);
-        };
-        const up = await client.request({ path: `/slow-read?rate=${rate}`, body: pieces() });
-        expect(await up.body.json<unknown>()).toEqual({ length: size, complete: true });
-      } finally {
-        clearInterval(watch);
-      }
+      const grown = await growthDuring(pid, async () => {
+        expect(await bothWays(client, size, 80_000_000)).toEqual({ length: size, complete: true });
+      });
       expect(grown).toBeLessThan(32 * MIB);
     });
   }

@@ -7,6 +7,7 @@ import type { Fields, FileBody, ResponseHead } from "../exchange.ts";
 import { evaluate, formatHttpDate, parseHttpDate, rangeApplies } from "../http/conditional.ts";
 import { fieldValue } from "../http/fields.ts";
 import { type ByteRange, contentRange, parseRanges } from "../http/ranges.ts";
+import { failureResponse } from "../http/semantics.ts";
 
 /** A file that was changed this lately may be changed again without its time showing it. Milliseconds. */
 const SETTLES_AFTER = 2000;
@@ -76,7 +77,7 @@ export function conditionalResponse(
     lastModified: date === undefined ? null : parseHttpDate(date),
   };
   const outcome = evaluate(request.method, request.fields, validators);
-  if (outcome === "failed") return plain(412, fields, "412 Precondition Failed\n", request.method);
+  if (outcome === "failed") return failure(412, fields, request.method);
   if (outcome === "not modified") {
     return {
       head: { status: 304, fields: fields.filter((_, i) => !NOT_OF_304.has(fields[i & ~1] as string)) },
@@ -93,7 +94,7 @@ export function conditionalResponse(
   if (ranges === null) return whole(request.method, 200, content, described);
   if (ranges === "not satisfiable") {
     const unsatisfied = [...described, "content-range", contentRange(null, size)];
-    return plain(416, unsatisfied, "416 Range Not Satisfiable\n", request.method);
+    return failure(416, unsatisfied, request.method);
   }
   const [first, second] = ranges;
   if (first !== undefined && second === undefined) {
@@ -142,12 +143,11 @@ function multipart(content: Content, fields: Fields, ranges: readonly ByteRange[
   return { head: { status: 206, fields: [...others, ...own] }, body: bodyOf(content, pieces) };
 }
 
-/** A status with its words for a body, in place of the content that `fields` describe. */
-function plain(status: number, fields: Fields, text: string, method: string): FileResponse {
-  const body = Buffer.from(text);
+/** A failure in place of the content that `fields` describe. */
+function failure(status: 412 | 416, fields: Fields, method: string): FileResponse {
+  const { head, body } = failureResponse(method, status, null);
   const kept = fields.filter((_, i) => !NOT_OF_FAILURE.has(fields[i & ~1] as string));
-  const own = ["content-type", "text/plain; charset=utf-8", "content-length", String(body.length)];
-  return { head: { status, fields: [...kept, ...own] }, body: method === "HEAD" ? null : body };
+  return { head: { status, fields: [...kept, ...head.fields] }, body };
 }
 
 function bodyOf({ path, identity }: Content, pieces: FileBody["pieces"]): FileBody {

@@ -1,6 +1,7 @@
 /** Sends a file through a sink, piece by piece at its client's pace. For every engine that cannot do it by itself. */
 import type { FileHandle } from "node:fs/promises";
 import type { Exchange, FileBody, FileRange, ResponseHead, Sink } from "../exchange.ts";
+import { drained } from "../http/body.ts";
 import { FileError, identityOf, openFile } from "./open.ts";
 
 /** Bytes read at once. */
@@ -52,7 +53,7 @@ export async function sendOpened(
   sink.head(head);
   for await (const chunk of chunksOf(body, handle)) {
     if (sink.aborted) return;
-    if (!sink.data(chunk)) await drained(sink);
+    if (!sink.data(chunk) && !sink.aborted) await drained(sink);
   }
   if (!sink.aborted) sink.end(null);
 }
@@ -86,11 +87,4 @@ async function* chunksOf(body: FileBody, handle: FileHandle): AsyncGenerator<Buf
 
 function endOf(piece: FileRange | Uint8Array): number {
   return piece instanceof Uint8Array ? 0 : piece.offset + piece.length;
-}
-
-function drained(sink: FileSink): Promise<void> {
-  return new Promise((resolve) => {
-    if (sink.aborted) resolve();
-    else sink.onDrain = resolve;
-  });
 }

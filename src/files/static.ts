@@ -2,10 +2,11 @@
 
 import type { BigIntStats } from "node:fs";
 import { realpath, stat } from "node:fs/promises";
-import { STATUS_CODES } from "node:http";
 import { join, sep } from "node:path";
 import type { Fields } from "../exchange.ts";
 import { acceptedEncodings } from "../http/accept.ts";
+import { listValue } from "../http/fields.ts";
+import { failureResponse } from "../http/semantics.ts";
 import type { ResolvedStatic } from "../options.ts";
 import { FileError, fileError, identityOf } from "./open.ts";
 import { conditionalResponse, contentType, entityTag, type FileResponse, lastModified } from "./response.ts";
@@ -106,7 +107,7 @@ async function answerFile(root: ResolvedStatic, original: Found, request: Reques
   if (COMPRESSIBLE.test(type)) {
     // Said of every form, or a cache would give one of them to all.
     fields.push("vary", "accept-encoding");
-    const accepted = acceptedEncodings(acceptEncoding(request.fields), CODINGS);
+    const accepted = acceptedEncodings(listValue(request.fields, "accept-encoding") ?? null, CODINGS);
     const form = await firstForm(root, original, accepted);
     if (form === null) return failure(request, 406, ["vary", "accept-encoding"]);
     ({ chosen, coding } = form);
@@ -189,11 +190,6 @@ function isUnder(path: string, prefix: string): boolean {
   return next === "/" || (prefix !== "" && (next === undefined || next === "?"));
 }
 
-function acceptEncoding(fields: Fields): string | null {
-  const values = fields.filter((_, i) => i % 2 === 1 && fields[i - 1] === "accept-encoding");
-  return values.length === 0 ? null : values.join(",");
-}
-
 /** To the same path with a slash at its end: it has no empty segments, and so leads to no other host. */
 function redirect(request: Request, path: string): FileResponse {
   const location = `${path}/${request.path.slice(path.length)}`;
@@ -201,7 +197,6 @@ function redirect(request: Request, path: string): FileResponse {
 }
 
 function failure(request: Request, status: 403 | 405 | 406, fields: Fields = []): FileResponse {
-  const body = Buffer.from(`${status} ${STATUS_CODES[status]}\n`);
-  const own = ["content-type", "text/plain; charset=utf-8", "content-length", String(body.length)];
-  return { head: { status, fields: [...own, ...fields] }, body: request.method === "HEAD" ? null : body };
+  const { head, body } = failureResponse(request.method, status, null);
+  return { head: { status, fields: [...head.fields, ...fields] }, body };
 }

@@ -33,11 +33,16 @@ export class FetchEnv {
 /** The third argument of `fetch`, which Hono has as `c.executionCtx`. */
 export class FetchContext {
   readonly #exchange: Exchange;
-  /** What Cloudflare's runtime gives, and Hono's type asks for; empty here. */
-  readonly props: unknown = {};
+  #props: object | null = null;
 
   constructor(exchange: Exchange) {
     this.#exchange = exchange;
+  }
+
+  /** What Cloudflare's runtime gives, and Hono's type asks for; empty here. */
+  get props(): unknown {
+    this.#props ??= {};
+    return this.#props;
   }
 
   /**

@@ -1,6 +1,6 @@
 /** The web-standard form of a handler: `fetch(request, env, context): Response | Promise<Response>`. */
 import type { Exchange, Sink } from "../exchange.ts";
-import { toBytes } from "../http/body.ts";
+import { drained, toBytes } from "../http/body.ts";
 import { isConnectionSpecific, unsendableFieldLine } from "../http/fields.ts";
 import { forbidsBody } from "../http/semantics.ts";
 import { FetchContext, FetchEnv } from "./fetch-context.ts";
@@ -140,10 +140,4 @@ async function stream(
 /** Also what another realm, or another implementation of the web's `fetch`, calls a `Response`. */
 function isResponse(value: unknown): value is Response {
   return value instanceof Response || Object.prototype.toString.call(value) === "[object Response]";
-}
-
-function drained(sink: Sink): Promise<void> {
-  return new Promise((resolve) => {
-    sink.onDrain = resolve;
-  });
 }

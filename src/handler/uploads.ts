@@ -1,8 +1,7 @@
 /** Files that came with forms: the directory of their worker's where they are, how they leave it, and how they end. */
 import { constants, rmSync } from "node:fs";
-import { access, copyFile, type FileHandle, mkdir, open, rename, rm, stat, unlink } from "node:fs/promises";
+import { copyFile, type FileHandle, mkdir, open, rename, rm, unlink } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
-import { OptionError } from "../options.ts";
 
 const OTHER_FILE_SYSTEM = "EXDEV";
 
@@ -34,28 +33,6 @@ class UploadDirectory {
       return { path, handle: await open(path, "wx", 0o600) };
     }
   }
-}
-
-/** Checks at the start that files can be made in a folder. @throws OptionError (as a rejection) */
-export async function checkUploadDirectory(directory: string | null): Promise<void> {
-  if (directory === null) return;
-  try {
-    if (!(await stat(directory)).isDirectory()) throw wrongDirectory(directory, "which is no folder");
-    await access(directory, constants.W_OK | constants.X_OK);
-  } catch (error) {
-    if (error instanceof OptionError) throw error;
-    const { code } = error as NodeJS.ErrnoException;
-    throw wrongDirectory(
-      directory,
-      code === "ENOENT" ? "which is not there" : `which cannot be written (${code})`,
-    );
-  }
-}
-
-function wrongDirectory(directory: string, what: string): OptionError {
-  return new OptionError(
-    `option "upload.directory" is "${directory}", ${what}; it must be a folder that can be written`,
-  );
 }
 
 export const uploadDirectory = new UploadDirectory();

@@ -1,5 +1,5 @@
 /** Bodies as bytes. */
-import type { RequestBody } from "../exchange.ts";
+import type { RequestBody, Sink } from "../exchange.ts";
 
 const EMPTY = new Uint8Array(0);
 
@@ -17,4 +17,11 @@ export function toBytes(chunk: string | Uint8Array | ArrayBuffer): Uint8Array {
   if (chunk instanceof Uint8Array) return chunk;
   if (chunk instanceof ArrayBuffer) return new Uint8Array(chunk);
   throw new TypeError(`a body is made of strings and bytes, not of ${typeof chunk}`);
+}
+
+/** Resolves when a sink that answered false to `data` takes more, or its client has gone. */
+export function drained(sink: Sink): Promise<void> {
+  return new Promise((resolve) => {
+    sink.onDrain = resolve;
+  });
 }

@@ -1,5 +1,6 @@
 /** Conditional requests (RFC 9110 §13) as pure functions: validators in, the outcome out. */
 import type { Fields } from "../exchange.ts";
+import { listValue } from "./fields.ts";
 
 export interface Validators {
   /** As it is sent: `"opaque"`, or `W/"opaque"`; null where there is none. */
@@ -22,15 +23,15 @@ const ASCTIME_DATE = new RegExp(`^\\w{3} (\\w{3}) ([ \\d]\\d) ${TIME} (\\d{4})$`
 export function evaluate(method: string, fields: Fields, validators: Validators): Outcome {
   const reads = method === "GET" || method === "HEAD";
   const { etag, lastModified } = validators;
-  const ifMatch = listValue(fields, "if-match");
-  if (ifMatch !== null) {
+  const ifMatch = listValue(fields, "if-match")?.trim();
+  if (ifMatch !== undefined) {
     if (ifMatch !== "*" && !tagsOf(ifMatch).some((tag) => matchesStrongly(tag, etag))) return "failed";
   } else {
     const date = dateOf(fields, "if-unmodified-since");
     if (date !== null && lastModified !== null && lastModified > date) return "failed";
   }
-  const ifNoneMatch = listValue(fields, "if-none-match");
-  if (ifNoneMatch !== null) {
+  const ifNoneMatch = listValue(fields, "if-none-match")?.trim();
+  if (ifNoneMatch !== undefined) {
     if (ifNoneMatch === "*" || tagsOf(ifNoneMatch).some((tag) => matchesWeakly(tag, etag))) {
       return reads ? "not modified" : "failed";
     }
@@ -47,8 +48,8 @@ export function evaluate(method: string, fields: Fields, validators: Validators)
  * @param now seconds since the Unix epoch
  */
 export function rangeApplies(fields: Fields, validators: Validators, now: number): boolean {
-  const value = listValue(fields, "if-range");
-  if (value === null) return true;
+  const value = listValue(fields, "if-range")?.trim();
+  if (value === undefined) return true;
   if (value.startsWith('"') || value.startsWith("W/")) return matchesStrongly(value, validators.etag);
   const date = parseHttpDate(value, now);
   return date !== null && date === validators.lastModified && date < Math.floor(now);
@@ -93,19 +94,9 @@ function tagsOf(list: string): string[] {
   return list.match(ENTITY_TAG) ?? [];
 }
 
-/** All lines of a field as one list; null where there is none. */
-function listValue(fields: Fields, name: string): string | null {
-  let joined: string | null = null;
-  for (let i = 0; i < fields.length; i += 2) {
-    if (fields[i] === name)
-      joined = joined === null ? (fields[i + 1] as string) : `${joined}, ${fields[i + 1]}`;
-  }
-  return joined === null ? null : joined.trim();
-}
-
 function dateOf(fields: Fields, name: string): number | null {
-  const value = listValue(fields, name);
-  return value === null ? null : parseHttpDate(value);
+  const value = listValue(fields, name)?.trim();
+  return value === undefined ? null : parseHttpDate(value);
 }
 
 type Part = string | undefined;

@@ -2,7 +2,7 @@
 import type { Fields, RequestHead, ResponseHead } from "../exchange.ts";
 import type { Coding, ResolvedCompression } from "../options.ts";
 import { acceptedEncodings } from "./accept.ts";
-import { fieldValue } from "./fields.ts";
+import { fieldValue, listValue } from "./fields.ts";
 
 /** A response of a type that is compressed for whoever takes it. */
 export interface Plan {
@@ -74,8 +74,8 @@ export class ContentCoding {
   }
 
   #preferredBy(fields: Fields): Coding | null {
-    const asked = acceptEncoding(fields);
-    if (asked === null) return null;
+    const asked = listValue(fields, "accept-encoding");
+    if (asked === undefined) return null;
     let coding = this.#preferred.get(asked);
     if (coding === undefined) {
       const [first] = acceptedEncodings(asked, this.options.codings);
@@ -137,16 +137,6 @@ function variedHead({ status, fields }: ResponseHead): ResponseHead {
 
 function weakened(tag: string): string {
   return STRONG_TAG.test(tag) ? `W/${tag}` : tag;
-}
-
-/** All lines of the field as one list; null where there is none. */
-function acceptEncoding(fields: Fields): string | null {
-  let joined: string | null = null;
-  for (let i = 0; i < fields.length; i += 2) {
-    if (fields[i] === "accept-encoding")
-      joined = joined === null ? (fields[i + 1] as string) : `${joined},${fields[i + 1]}`;
-  }
-  return joined;
 }
 
 function keep<V>(cache: Map<string, V>, key: string, value: V): void {

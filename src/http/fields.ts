@@ -164,6 +164,15 @@ export function fieldValue(fields: Fields, name: string): string | undefined {
   return undefined;
 }
 
+/** All lines of a field as one list (RFC 9110 §5.3), undefined where it is not there. */
+export function listValue(fields: Fields, name: string): string | undefined {
+  let joined: string | undefined;
+  for (let i = 0; i < fields.length; i += 2) {
+    if (fields[i] === name) joined = joined === undefined ? fields[i + 1] : `${joined}, ${fields[i + 1]}`;
+  }
+  return joined;
+}
+
 function malformed(reason: string): Refusal {
   return { status: 400, reason };
 }

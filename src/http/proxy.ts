@@ -1,7 +1,7 @@
 /** Who the client is, and what it asked for, as the proxies say that are trusted: RFC 7239, and X-Forwarded-*. */
 import { BlockList, isIP, isIPv4 } from "node:net";
 import { type Fields, nameOfSession, type RequestHead } from "../exchange.ts";
-import { fieldValue } from "./fields.ts";
+import { fieldValue, listValue } from "./fields.ts";
 
 interface Hop {
   readonly address: string;
@@ -137,9 +137,6 @@ function nodeOf(text: string): Pick<Hop, "address" | "port"> {
 }
 
 function listOf(fields: Fields, name: string): string[] {
-  const list: string[] = [];
-  for (let i = 0; i < fields.length; i += 2) {
-    if (fields[i] === name) list.push(...(fields[i + 1] as string).split(",").map((item) => item.trim()));
-  }
-  return list;
+  const items = listValue(fields, name)?.split(",") ?? [];
+  return items.map((item) => item.trim());
 }

@@ -86,3 +86,18 @@ export function residentBytes(pid: number): number {
   if (match === null) throw new Error(`process ${pid} has gone`);
   return Number(match[1]) * 1024;
 }
+
+/** Runs `work`. @returns the most bytes that the process held beyond what it did before */
+export async function growthDuring(pid: number, work: () => Promise<void>): Promise<number> {
+  const before = residentBytes(pid);
+  let grown = 0;
+  const watch = setInterval(() => {
+    grown = Math.max(grown, residentBytes(pid) - before);
+  }, 50);
+  try {
+    await work();
+  } finally {
+    clearInterval(watch);
+  }
+  return grown;
+}
