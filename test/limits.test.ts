@@ -1,7 +1,7 @@
 /** Every limit: what is over it is refused with the status of its own, and what is under it is not. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync } from "node:fs";
-import { type Client, type ClientRequest, header } from "./support/client.ts";
+import { type Client, type ClientRequest, type ClientResponse, header } from "./support/client.ts";
 import { ALL_CLIENTS, HTTP1, HTTP2, RESETTING_CLIENTS, SLOW_CLIENTS } from "./support/clients.ts";
 import { inTime, until } from "./support/poll.ts";
 import { isAlive, keyOf } from "./support/processes.ts";
@@ -196,25 +196,23 @@ describe("maxExchanges and maxQueue", () => {
       await using client = await kind.open(server);
       await using observer = await HTTP2.open(server);
       const leave = new AbortController();
-      const waiting: Promise<number>[] = [];
+      // One place is left for the question; then nothing can be asked any more, and the sixth is refused.
+      const sent: Promise<ClientResponse>[] = [];
       const hang = () => {
-        const status = statusOf(client, { path: "/hang", signal: leave.signal });
-        status.catch(() => {});
-        waiting.push(status);
+        const response = client.request({ path: "/hang", signal: leave.signal });
+        response.catch(() => {});
+        sent.push(response);
       };
-      // One place is left for the question.
       for (let i = 0; i < 2; i++) hang();
       await untilInFlight(observer, 2);
-      for (let i = 0; i < 3; i++) hang();
-      // All five are in the server when the sixth is refused.
-      const refused = await until("a refusal", 5_000, async () => {
-        const response = await client.request({ path: "/hello", signal: AbortSignal.timeout(1_000) });
-        await response.body.bytes();
-        return response.status === 503 && response;
-      });
+      for (let i = 0; i < 4; i++) hang();
+      const refused = await inTime("a refusal", 5_000, Promise.race(sent));
+      expect(refused.status).toBe(503);
+      await refused.body.bytes();
       expect(header(refused, "retry-after")).toMatch(/^[1-9]\d*$/);
       leave.abort();
-      await Promise.allSettled(waiting);
+      const ends = await Promise.allSettled(sent);
+      expect(ends.filter(({ status }) => status === "fulfilled").length).toBe(1);
       await until("room again", 5_000, async () => (await statusOf(client, { path: "/hello" })) === 200);
       const stats = await untilIdle(observer);
       expect(othersInFlight(stats)).toEqual([]);
