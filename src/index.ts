@@ -1,5 +1,5 @@
 /** Tercet: one request handler over HTTP/1.1, HTTP/2 and HTTP/3, in reactor and worker processes. */
-export type { Protocol } from "./exchange.ts";
+export type { Protocol, RequestHead } from "./exchange.ts";
 export { FileError } from "./files/open.ts";
 export type { EventStream, EventStreamOptions, ServerSentEvent } from "./handler/event-stream.ts";
 export type { FetchHandler } from "./handler/fetch.ts";
@@ -12,10 +12,13 @@ export { HttpError } from "./http/http-error.ts";
 export type { CookieOptions } from "./http/set-cookie.ts";
 export { CertificateError } from "./manager/certificate.ts";
 export { StartError } from "./manager/manager.ts";
-export type { ReactorStats, ServerStats, WorkerStats } from "./manager/messages.ts";
+export type { ProcessStats, ReactorStats, ServerStats, WorkerStats } from "./manager/messages.ts";
+export { ReloadError } from "./manager/reload-error.ts";
 export {
   type Coding,
   type CompressionOptions,
+  type DispatchCandidate,
+  type DispatchFunction,
   OptionError,
   type ServerOptions,
   type StaticOptions,

@@ -3,6 +3,7 @@ import { availableParallelism } from "node:os";
 import { resolve } from "node:path";
 import { inspect } from "node:util";
 import * as v from "valibot";
+import type { RequestHead } from "./exchange.ts";
 import { isProxyEntry } from "./http/proxy.ts";
 
 const KIB = 1024;
@@ -115,6 +116,21 @@ export type ResolvedUpload = Readonly<
   Required<Omit<UploadOptions, "directory">> & { directory: string | null }
 >;
 
+/** A worker, as a function for `dispatch` sees it. */
+export interface DispatchCandidate {
+  /** From 1. */
+  readonly id: number;
+  /** Requests that it has from this reactor, and has not answered. */
+  readonly inFlight: number;
+}
+
+/**
+ * Names the worker that gets a request, by its id; the request waits until that worker takes more. What is the id of none of
+ * them is for the least busy one. It runs in the reactors, which get it as its source: it must use nothing from outside of
+ * itself, and be quick.
+ */
+export type DispatchFunction = (request: RequestHead, workers: readonly DispatchCandidate[]) => unknown;
+
 export interface ServerOptions {
   /**
    * `process`: reactors own the sockets, workers run the handler.
@@ -122,10 +138,29 @@ export interface ServerOptions {
    */
   mode?: "process";
   /**
-   * Worker processes, 1 to 1024.
+   * Worker processes, 1 to 1024; or the least and the most of them: one more starts when requests have to wait for
+   * 20 ms, and the last one leaves when it had none for `workerIdleTimeout`.
    * @default the number of cores
    */
-  workers?: number;
+  workers?: number | { min: number; max: number };
+  /**
+   * Milliseconds without a request after which a worker above the least number leaves, 1000 to 2^31 - 1.
+   * @default 60000
+   */
+  workerIdleTimeout?: number;
+  /**
+   * Which worker gets a request: `least-busy`, and among equals the next in turn · `round-robin`: the next in turn ·
+   * `connection`: the same for all requests of a connection · `address`: the same for all of a client's address · or a
+   * function. Where that worker has gone, another takes what was its own.
+   * @default "least-busy"
+   */
+  dispatch?: "least-busy" | "round-robin" | "connection" | "address" | DispatchFunction;
+  /**
+   * Requests that one worker may have at a time, from each reactor, 1 to 1000000; more wait in the reactor, where the
+   * next free worker takes them. 0 for no limit.
+   * @default 0
+   */
+  concurrency?: number;
   /**
    * Reactor processes, 1 to 256. They share the port by SO_REUSEPORT.
    * @default 1
@@ -154,10 +189,34 @@ export interface ServerOptions {
    */
   maxBodyBytes?: number;
   /**
-   * Milliseconds from a request's head until its response must have begun; then the answer is 504. 0 for no limit.
+   * Milliseconds from a request's head until its response must have begun; then the answer is 504. A worker that says
+   * nothing for as long (a second at least) is stuck: it is killed and replaced. 0 for no limit.
    * @default 0
    */
   requestTimeout?: number;
+  /**
+   * Requests after which a worker is replaced, 1 to 2^53 - 1; each worker's own number is up to a tenth lower, so that
+   * they are not all replaced at a time. 0 for never.
+   * @default 0
+   */
+  maxRequests?: number;
+  /**
+   * Bytes of resident memory over which a worker is replaced, 1 MiB to 2^53 - 1; looked at each second. 0 for never.
+   * @default 0
+   */
+  maxMemory?: number;
+  /**
+   * How a reload replaces the workers: `all-at-once`, so that no old code answers once new code does; or
+   * `one-at-a-time`, which takes the memory of one more worker and not of all.
+   * @default "all-at-once"
+   */
+  reloadStrategy?: "all-at-once" | "one-at-a-time";
+  /**
+   * Milliseconds that a new worker is given to become ready, and one that it replaces to finish what it has,
+   * 0 to 2^31 - 1.
+   * @default 30000
+   */
+  reloadTimeout?: number;
   /**
    * Milliseconds without a request after which a connection is closed, 1000 to 255000: HTTP/3's native engine counts
    * no further.
@@ -171,9 +230,15 @@ export interface ServerOptions {
   maxExchanges?: number;
   /**
    * Exchanges that may wait in one reactor's queue, 0 to 1000000. One more is answered with 503 and Retry-After.
-   * @default 1000
+   * @default 10000
    */
   maxQueue?: number;
+  /**
+   * Milliseconds that an exchange may be expected to wait in a queue that has not been empty for ten times as long; over it
+   * the answer is 503 with Retry-After, at once. 1 to 60000.
+   * @default 500
+   */
+  queueTarget?: number;
   /**
    * Milliseconds that requests in flight are given at shutdown, 0 to 2^31 - 1.
    * @default 30000
@@ -202,8 +267,9 @@ export interface ServerOptions {
 
 /** Options that were checked, with every default filled in. */
 export type ResolvedOptions = Required<
-  Omit<ServerOptions, "http3" | "tls" | "static" | "compression" | "upload">
+  Omit<ServerOptions, "http3" | "tls" | "static" | "compression" | "upload" | "workers">
 > & {
+  readonly workers: { readonly min: number; readonly max: number };
   readonly upload: ResolvedUpload;
   readonly compression: false | ResolvedCompression;
   readonly static: readonly ResolvedStatic[];
@@ -223,6 +289,12 @@ function wholeFrom(min: number, max: number, allowed: string) {
 }
 
 const text = (allowed: string) => v.pipe(v.string(allowed), v.nonEmpty(allowed));
+/** A number where 0 says that there is no limit. */
+const limit = (min: number, max: number, unit: string) => {
+  const allowed = `a whole number of ${unit} from ${min} to ${max}, or 0 for no limit`;
+  return v.union([v.literal(0), wholeFrom(min, max, allowed)], allowed);
+};
+const WORKERS = "a whole number of processes from 1 to 1024, or { min, max } of them";
 const PEM = "a path to a PEM file, or PEM text";
 const TLS = `{ cert, key }, each ${PEM}; or false for plain HTTP/1.1`;
 const HTTP3 = '"native", "off", true or false';
@@ -254,6 +326,13 @@ const STATIC_CHECKS = v.strictObject(
     dotfiles: v.optional(v.picklist(["ignore", "allow", "deny"], '"ignore", "allow" or "deny"'), "ignore"),
   },
   STATIC,
+);
+
+const STRATEGY = '"all-at-once" or "one-at-a-time"';
+const DISPATCH = '"least-busy", "round-robin", "connection", "address", or a function';
+const WORKER_SPAN = v.pipe(
+  v.strictObject({ min: wholeFrom(1, 1024, WORKERS), max: wholeFrom(1, 1024, WORKERS) }, WORKERS),
+  v.check(({ min, max }) => min <= max, `${WORKERS}, of which min is not above max`),
 );
 
 const COMPRESSION = "true, false, or { codings, minBytes, types, levels }, each if wanted";
@@ -337,12 +416,27 @@ const PROXIES = 'a list of addresses, and networks in CIDR notation, such as ["1
 const PROXY = 'an address, or a network in CIDR notation such as "10.0.0.0/8" or "fd00::/8"';
 
 /** Messages of the checks of objects inside of an option. */
-const NESTED = new Set<string>([STATIC, COMPRESSION, LEVELS, UPLOAD]);
+const NESTED = new Set<string>([STATIC, COMPRESSION, LEVELS, UPLOAD, WORKERS]);
 
 /** A failed check's message is what is allowed. */
 const CHECKS = v.strictObject({
   mode: v.optional(v.picklist(["process"], '"process"'), "process"),
-  workers: v.optional(whole(1, 1024, "processes"), availableParallelism),
+  workers: v.pipe(
+    v.optional(v.union([wholeFrom(1, 1024, WORKERS), WORKER_SPAN], WORKERS), availableParallelism),
+    v.transform((workers) => (typeof workers === "number" ? { min: workers, max: workers } : workers)),
+  ),
+  workerIdleTimeout: v.optional(whole(1000, MAX_DELAY, "milliseconds"), 60_000),
+  dispatch: v.optional(
+    v.union(
+      [
+        v.picklist(["least-busy", "round-robin", "connection", "address"]),
+        v.custom<DispatchFunction>((given) => typeof given === "function"),
+      ],
+      DISPATCH,
+    ),
+    "least-busy",
+  ),
+  concurrency: v.optional(limit(1, 1_000_000, "requests"), 0),
   reactors: v.optional(whole(1, 256, "processes"), 1),
   http3: v.pipe(
     v.optional(v.union([v.picklist(["native", "off"]), v.boolean()], HTTP3), "native"),
@@ -352,9 +446,14 @@ const CHECKS = v.strictObject({
   maxHeaderBytes: v.optional(whole(KIB, MIB, "bytes"), 64 * KIB),
   maxBodyBytes: v.optional(whole(0, Number.MAX_SAFE_INTEGER, "bytes"), 64 * MIB),
   requestTimeout: v.optional(whole(0, MAX_DELAY, "milliseconds"), 0),
+  maxRequests: v.optional(limit(1, Number.MAX_SAFE_INTEGER, "requests"), 0),
+  maxMemory: v.optional(limit(MIB, Number.MAX_SAFE_INTEGER, "bytes"), 0),
+  reloadStrategy: v.optional(v.picklist(["all-at-once", "one-at-a-time"], STRATEGY), "all-at-once"),
+  reloadTimeout: v.optional(whole(0, MAX_DELAY, "milliseconds"), 30_000),
   keepAliveTimeout: v.optional(whole(1000, 255_000, "milliseconds"), 60_000),
   maxExchanges: v.optional(whole(1, 1_000_000, "exchanges"), 10_000),
-  maxQueue: v.optional(whole(0, 1_000_000, "exchanges"), 1000),
+  maxQueue: v.optional(whole(0, 1_000_000, "exchanges"), 10_000),
+  queueTarget: v.optional(whole(1, 60_000, "milliseconds"), 500),
   shutdownTimeout: v.optional(whole(0, MAX_DELAY, "milliseconds"), 30_000),
   static: v.pipe(
     v.optional(v.unknown(), []),

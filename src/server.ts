@@ -147,6 +147,17 @@ export class Server {
   }
 
   /**
+   * Loads the code anew: new workers start and become ready, then take every new request, and the old ones finish what they
+   * have (up to `reloadTimeout`) and leave. No connection closes, and no request fails. A certificate that is given by
+   * paths is read again. Resolves when the new ones serve. In the manager and in workers; SIGHUP to the manager does it, too.
+   * @throws ReloadError (as a rejection) where the new code does not load: the old still serves then
+   */
+  reload(): Promise<void> {
+    if (this.#worker !== null) return this.#worker.reloadServer();
+    return this.#manager?.reload() ?? Promise.reject(new Error("reload: the server has not started"));
+  }
+
+  /**
    * Shuts the server down: no new requests, those in flight finish (up to `shutdownTimeout`), every process leaves.
    * Resolves when that is done; in a worker, when it was asked for.
    */
@@ -182,6 +193,12 @@ export class Server {
     };
     process.on("SIGTERM", leave);
     process.on("SIGINT", leave);
+    process.on("SIGHUP", () => {
+      manager.reload().then(
+        () => this.#log("reloaded"),
+        (error: Error) => this.#log(`reload failed, the old code still serves: ${error.message}`),
+      );
+    });
     manager.onShutdownAsked = leave;
     try {
       const address = await manager.start();

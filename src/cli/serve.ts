@@ -24,14 +24,19 @@ type NumberOption = {
 }[keyof ResolvedOptions];
 
 const NUMBERS: readonly (readonly [name: NumberOption, unit: string, description: string])[] = [
-  ["workers", "n", "worker processes"],
   ["reactors", "n", "reactor processes"],
   ["maxHeaderBytes", "bytes", "of a request's head; over it 431"],
   ["maxBodyBytes", "bytes", "of a request's body; over it 413"],
   ["requestTimeout", "ms", "until a response must have begun; then 504; 0: no limit"],
+  ["maxRequests", "n", "requests after which a worker is replaced; 0: never"],
+  ["maxMemory", "bytes", "resident memory over which a worker is replaced; 0: never"],
+  ["concurrency", "n", "requests that one worker has at a time; 0: no limit"],
+  ["workerIdleTimeout", "ms", "without a request until a worker above the least number leaves"],
+  ["reloadTimeout", "ms", "for a new worker to become ready, and for an old one to finish"],
   ["keepAliveTimeout", "ms", "without a request until a connection is closed"],
   ["maxExchanges", "n", "exchanges that one reactor has with its workers at one time"],
   ["maxQueue", "n", "exchanges that wait in one reactor; one more gets 503"],
+  ["queueTarget", "ms", "that a request may be expected to wait in a queue that stands; over it 503"],
   ["shutdownTimeout", "ms", "for requests in flight at shutdown"],
 ];
 
@@ -39,6 +44,9 @@ type Flags = { [Name in NumberOption]?: string } & {
   host: string;
   port: string;
   mode?: string;
+  workers?: string;
+  dispatch?: string;
+  reloadStrategy?: string;
   http3?: string;
   cert?: string;
   key?: string;
@@ -58,6 +66,15 @@ export function serveCommand(): Command {
     .option("--host <host>", "name or address to listen on", DEFAULT_HOST)
     .option("--port <port>", "for TCP and UDP; 0 lets the system pick", String(DEFAULT_PORT))
     .addOption(withDefault("--mode <mode>", "process", defaults.mode))
+    .addOption(
+      withDefault("--workers <n>", "worker processes, or the least and the most: 2-8", defaults.workers.min),
+    )
+    .addOption(
+      withDefault("--dispatch <policy>", "least-busy | round-robin | connection | address", "least-busy"),
+    )
+    .addOption(
+      withDefault("--reload-strategy <strategy>", "all-at-once | one-at-a-time", defaults.reloadStrategy),
+    )
     .addOption(withDefault("--http3 <engine>", "native | off", defaults.http3))
     .option("--cert <file>", "PEM certificate (default: a self-signed one for localhost)")
     .option("--key <file>", "PEM private key of the certificate")
@@ -114,6 +131,9 @@ function optionsOf(flags: Flags): ServerOptions {
     if (value !== undefined) options[name] = numberOf(value);
   }
   if (flags.mode !== undefined) options.mode = flags.mode;
+  if (flags.workers !== undefined) options.workers = workersOf(flags.workers);
+  if (flags.dispatch !== undefined) options.dispatch = flags.dispatch;
+  if (flags.reloadStrategy !== undefined) options.reloadStrategy = flags.reloadStrategy;
   if (flags.http3 !== undefined) options.http3 = flags.http3;
   if (flags.trustProxy !== undefined) options.trustProxy = flags.trustProxy.split(",");
   if (flags.static !== undefined) options.static = { root: flags.static };
@@ -127,6 +147,12 @@ function optionsOf(flags: Flags): ServerOptions {
     );
   }
   return options;
+}
+
+/** `4`, or `2-8`. */
+function workersOf(text: string): unknown {
+  const span = /^(\d+)-(\d+)$/.exec(text);
+  return span === null ? numberOf(text) : { min: Number(span[1]), max: Number(span[2]) };
 }
 
 /** The number, or the text itself where it is none: the check then shows what was given. */

@@ -21,7 +21,7 @@ interface StatsAnswer<Stats> extends Said {
 export interface ChildEvents<From> {
   message(message: From): void;
   /** @param cause such as "exit code 1" or "signal SIGKILL" */
-  exit(cause: string): void;
+  exit(cause: string, wasKilled: boolean): void;
 }
 
 export class Child<To extends Said, From extends Said, Stats> {
@@ -38,19 +38,22 @@ export class Child<To extends Said, From extends Said, Stats> {
       execArgv: [...spec.execArgv],
       env: spec.env,
       stdio: ["ignore", "inherit", "inherit", "ipc"],
+      serialization: "advanced",
     });
     this.pid = this.#process.pid ?? 0;
     this.#process.on("message", (message) => this.#said(message as From, events));
     this.exited = new Promise((resolve) => {
-      const end = (cause: string) => {
+      const end = (cause: string, wasKilled: boolean) => {
         if (!this.#alive) return;
         this.#alive = false;
         for (const answer of this.#calls.values()) answer(null);
-        events.exit(cause);
+        events.exit(cause, wasKilled);
         resolve();
       };
-      this.#process.on("exit", (code, signal) => end(signal ? `signal ${signal}` : `exit code ${code}`));
-      this.#process.on("error", (error) => end(error.message));
+      this.#process.on("exit", (code, signal) => {
+        end(signal ? `signal ${signal}` : `exit code ${code}`, signal === "SIGKILL");
+      });
+      this.#process.on("error", (error) => end(error.message, false));
     });
   }
 
@@ -71,7 +74,7 @@ export class Child<To extends Said, From extends Said, Stats> {
    * Null where the process does not answer in time.
    * @param timeout milliseconds
    */
-  stats(ask: (call: number) => To, timeout: number): Promise<Stats | null> {
+  ask(question: (call: number) => To, timeout: number): Promise<Stats | null> {
     if (!this.#alive) return Promise.resolve(null);
     const call = ++this.#lastCall;
     return new Promise((resolve) => {
@@ -82,7 +85,7 @@ export class Child<To extends Said, From extends Said, Stats> {
       };
       const timer = setTimeout(answered, timeout, null);
       this.#calls.set(call, answered);
-      this.send(ask(call));
+      this.send(question(call));
     });
   }
 

@@ -1,4 +1,4 @@
-/** Starts reactors and workers, replaces those that die, and brings them all down. Carries no traffic. */
+/** Starts reactors and workers, renews and replaces them, and brings them all down. Carries no traffic. */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
@@ -7,11 +7,15 @@ import type { Protocol } from "../exchange.ts";
 import { engineHeaderBytes } from "../listeners/listener.ts";
 import { bindTcp, bindUdp } from "../listeners/ports.ts";
 import type { ResolvedOptions } from "../options.ts";
+import { dispatchSettingOf } from "../reactor/dispatch-policy.ts";
+import { progressPath } from "../wire/progress.ts";
 import type { Certificate } from "./certificate.ts";
 import { Child } from "./child.ts";
+import { Heartbeat } from "./heartbeat.ts";
 import {
   type FromReactor,
   type FromWorker,
+  type ReactorCounts,
   type ReactorStats,
   type ServerStats,
   type ToReactor,
@@ -20,7 +24,9 @@ import {
   type WorkerCounts,
   type WorkerStats,
 } from "./messages.ts";
-import { RestartPolicy } from "./restart-policy.ts";
+import { type ChildTold, type Member, MemberError, Pool, type PoolSpec } from "./pool.ts";
+import { ReloadError } from "./reload-error.ts";
+import { Scaler } from "./scaler.ts";
 
 /** The server could not start: the message says why in one line. */
 export class StartError extends Error {
@@ -42,24 +48,12 @@ export interface ManagerConfig {
 }
 
 const REACTOR_SCRIPT = fileURLToPath(new URL("../reactor/main.ts", import.meta.url));
-/** Milliseconds for a process to leave after it was told to; then it is killed. */
-const LEAVE_TIMEOUT = 3000;
 /** Milliseconds within which a process that is well says how it is. */
 const STATS_TIMEOUT = 1000;
 /** `sockaddr_un` has room for 108 bytes with the closing NUL. */
 const MAX_SOCKET_PATH_BYTES = 107;
-
-type WorkerChild = Child<ToWorker, FromWorker, WorkerCounts>;
-type ReactorChild = Child<ToReactor, FromReactor, ReactorStats>;
-
-/** A place for a process: the same id, policy and count through all the processes that fill it. */
-interface Slot<AnyChild> {
-  readonly id: number;
-  readonly policy: RestartPolicy;
-  child: AnyChild | null;
-  ready: boolean;
-  restarts: number;
-}
+/** By so much of `maxRequests` workers differ, so that they are not all replaced at a time. */
+const MAX_REQUESTS_JITTER = 0.1;
 
 /**
  * Milliseconds for which a reactor's allocator keeps what is free before it returns it to the system: with its own
@@ -67,29 +61,52 @@ interface Slot<AnyChild> {
  */
 const PURGE_DELAY = "1000";
 
+type WorkerChild = Child<ToWorker, FromWorker, WorkerCounts>;
+type ReactorChild = Child<ToReactor, FromReactor, ReactorCounts>;
+
 export class Manager {
   readonly #config: ManagerConfig;
   readonly #log: (line: string) => void;
   readonly #runDirectory: string;
-  readonly #reactors: readonly Slot<ReactorChild>[];
-  readonly #workers: readonly Slot<WorkerChild>[];
-  readonly #restarts = new Set<NodeJS.Timeout>();
-  /** Workers that are being asked whether they still answer. */
-  readonly #probed = new Set<WorkerChild>();
-  readonly #started = Promise.withResolvers<Address>();
-  #state: "starting" | "running" | "stopping" = "starting";
+  readonly #reactors: Pool<ReactorChild>;
+  readonly #workers: Pool<WorkerChild>;
+  readonly #scaler: Scaler;
+  readonly #reactorPulse: Heartbeat<ReactorChild, ReactorCounts>;
+  readonly #workerPulse: Heartbeat<WorkerChild, WorkerCounts>;
+  /** When each worker was last seen to have a request, milliseconds since the Unix epoch. */
+  readonly #lastBusy = new WeakMap<WorkerChild, { requests: number; at: number }>();
+  /** Workers whose replacement was asked for. */
+  readonly #spent = new WeakSet<WorkerChild>();
   #address: Address | null = null;
+  #failStart: (error: StartError) => void = () => {};
+  #isRunning = false;
+  #isStopping = false;
   #stopped: Promise<void> | null = null;
+  #reload: Promise<void> | null = null;
+  /** A reload that was asked for while another was under way. */
+  #nextReload: Promise<void> | null = null;
   /** Told when a handler asks for the server's shutdown. */
   onShutdownAsked: () => void = () => {};
 
   constructor(config: ManagerConfig, log: (line: string) => void) {
+    const { workers, workerIdleTimeout } = config.options;
     this.#config = config;
     this.#log = log;
     // 0700 from the start: only this user's processes reach the workers' sockets.
     this.#runDirectory = mkdtempSync(join(tmpdir(), "tercet-"));
-    this.#reactors = slots(config.options.reactors);
-    this.#workers = slots(config.options.workers);
+    this.#reactors = new Pool(this.#reactorSpec());
+    this.#workers = new Pool(this.#workerSpec());
+    this.#scaler = new Scaler(workers, workerIdleTimeout);
+    this.#reactorPulse = new Heartbeat(
+      () => this.#reactors.serving,
+      (child) => child.ask(briefly, STATS_TIMEOUT),
+      () => {},
+    );
+    this.#workerPulse = new Heartbeat(
+      () => this.#workers.serving,
+      (child) => child.ask(briefly, Math.max(config.options.requestTimeout, STATS_TIMEOUT)),
+      (child, counts) => this.#checkWorker(child, counts),
+    );
   }
 
   /**
@@ -97,30 +114,62 @@ export class Manager {
    * @throws StartError (as a rejection); nothing is left running then
    */
   async start(): Promise<Address> {
+    const { options } = this.#config;
+    const failed = new Promise<never>((_, reject) => {
+      this.#failStart = reject;
+    });
+    const started = async () => {
+      // The first finds the port that the others share.
+      await this.#reactors.start(1);
+      await Promise.all([
+        this.#reactors.start(options.reactors - 1),
+        this.#workers.start(this.#scaler.count),
+      ]);
+    };
     try {
       this.#checkSocketPath();
       await this.#checkPortIsFree();
-      // The first finds the port that the others share.
-      this.#startReactor(this.#reactors[0] as Slot<ReactorChild>);
-      const address = await this.#started.promise;
-      this.#state = "running";
-      return address;
+      await Promise.race([started(), failed]);
+      this.#isRunning = true;
+      return this.#address as Address;
     } catch (error) {
       await this.stop(0);
+      if (error instanceof MemberError) throw new StartError(error.message);
       throw error;
     }
   }
 
   async stats(): Promise<ServerStats> {
-    const reactors = this.#reactors.map(({ child }) => child?.stats(askStats, STATS_TIMEOUT));
-    const workers = this.#workers.map((slot) => workerStats(slot));
-    const present = (await Promise.all(reactors)).filter((stats) => stats != null);
+    const reactors = this.#reactors.members.map((member) => this.#reactorStats(member));
+    const workers = this.#workers.members.map((member) => this.#workerStats(member));
+    const present = (await Promise.all(reactors)).filter((stats) => stats !== null);
     return {
       pid: process.pid,
       inFlight: present.reduce((sum, stats) => sum + stats.inFlight, 0),
       reactors: present,
       workers: (await Promise.all(workers)).filter((stats) => stats !== null),
     };
+  }
+
+  /**
+   * Has new workers, which load the code anew, take the place of those that serve; resolves when they have. What is asked for
+   * while one is under way comes after it.
+   * @throws ReloadError (as a rejection)
+   */
+  reload(): Promise<void> {
+    if (this.#reload === null) {
+      this.#reload = this.#renew().finally(() => {
+        this.#reload = null;
+      });
+      return this.#reload;
+    }
+    this.#nextReload ??= this.#reload
+      .catch(() => {})
+      .then(() => {
+        this.#nextReload = null;
+        return this.reload();
+      });
+    return this.#nextReload;
   }
 
   /**
@@ -135,23 +184,50 @@ export class Manager {
 
   /** Ends every process at once. */
   kill(): void {
-    for (const { child } of [...this.#reactors, ...this.#workers]) child?.kill("SIGKILL");
+    this.#reactors.kill();
+    this.#workers.kill();
+  }
+
+  async #renew(): Promise<void> {
+    const { reloadStrategy, reloadTimeout } = this.#config.options;
+    if (this.#isStopping) throw new ReloadError("the server is shutting down");
+    if (!this.#isRunning) throw new ReloadError("the server has not started yet");
+    try {
+      await this.#workers.renew(reloadStrategy === "all-at-once", reloadTimeout);
+    } catch (error) {
+      if (error instanceof MemberError) throw new ReloadError(error.message);
+      throw error;
+    }
   }
 
   async #stop(timeout: number): Promise<void> {
-    this.#state = "stopping";
+    this.#isStopping = true;
+    this.#reactorPulse.stop();
+    this.#workerPulse.stop();
     const deadline = performance.now() + timeout;
-    for (const timer of this.#restarts) clearTimeout(timer);
-    await leave(this.#reactors, { type: "shutdown", timeout }, timeout + LEAVE_TIMEOUT);
-    const left = Math.max(0, deadline - performance.now());
-    await leave(this.#workers, { type: "shutdown", timeout: left }, left + LEAVE_TIMEOUT);
+    await this.#reactors.stop(timeout);
+    await this.#workers.stop(Math.max(0, deadline - performance.now()));
     rmSync(this.#runDirectory, { recursive: true, force: true });
   }
 
-  #startReactor(slot: Slot<ReactorChild>): void {
+  #reactorSpec(): PoolSpec<ReactorChild> {
+    return {
+      name: "reactor",
+      start: (id, told) => this.#startReactor(id, told),
+      leave: (child, timeout) => child.send({ type: "shutdown", timeout }),
+      switched: (used) => {
+        for (const child of used)
+          child.send({ type: "employ", used: pidsOf(this.#workers.serving), retired: [] });
+      },
+      ended: () => {},
+      unserved: () => {},
+      log: this.#log,
+    };
+  }
+
+  #startReactor(id: number, told: ChildTold): ReactorChild {
     const { options } = this.#config;
-    const started = Date.now();
-    const socketPath = this.#socketPath(slot.id);
+    const socketPath = this.#socketPath(id);
     rmSync(socketPath, { force: true });
     const child: ReactorChild = new Child(
       {
@@ -160,17 +236,12 @@ export class Manager {
         execArgv: [`--max-http-header-size=${engineHeaderBytes(options.maxHeaderBytes)}`],
         env: { MIMALLOC_PURGE_DELAY: PURGE_DELAY, ...process.env },
       },
-      {
-        message: (message) => this.#reactorSaid(slot, message),
-        exit: (cause) =>
-          this.#exited(slot, `reactor ${slot.id}`, cause, started, () => this.#startReactor(slot)),
-      },
+      { message: (message) => this.#reactorSaid(id, message, told), exit: told.exit },
     );
-    slot.child = child;
     child.send({
       type: "start",
       config: {
-        id: slot.id,
+        id,
         host: this.#config.host,
         port: this.#address?.port ?? this.#config.port,
         reusePort: options.reactors > 1,
@@ -178,82 +249,99 @@ export class Manager {
         http3: options.http3,
         keepAliveTimeout: options.keepAliveTimeout,
         limits: options,
+        dispatch: dispatchSettingOf(options.dispatch),
+        isElastic: options.workers.min < options.workers.max,
         static: options.static,
         socketPath,
       },
     });
+    return child;
   }
 
-  #reactorSaid(slot: Slot<ReactorChild>, message: FromReactor): void {
-    if (message.type === "failed") this.#failed(message.reason);
-    if (message.type === "overdue") void this.#probe(message.workerId);
-    if (message.type !== "ready") return;
-    slot.ready = true;
-    if (this.#address === null) {
-      this.#address = { port: message.port, protocols: message.protocols };
-      for (const other of this.#reactors) if (other !== slot) this.#startReactor(other);
-      for (const worker of this.#workers) this.#startWorker(worker);
+  #reactorSaid(id: number, message: FromReactor, told: ChildTold): void {
+    switch (message.type) {
+      case "ready":
+        this.#address ??= { port: message.port, protocols: message.protocols };
+        // Those that were told where the reactors are before there was this one.
+        for (const { child, state } of this.#workers.members) {
+          if (state !== "retiring") child.send({ type: "connect", socket: this.#socketPath(id) });
+        }
+        told.ready();
+        return;
+      case "failed":
+        told.failed(message.reason);
+        this.#failStart(new StartError(message.reason));
+        return;
+      case "stuck":
+        this.#kill(message.pid);
+        return;
+      case "waiting":
+        this.#scaler.waits(message.wait, this.#workers.serving.length);
+        this.#scale();
+        return;
     }
-    for (const { child } of this.#workers)
-      child?.send({ type: "connect", socket: this.#socketPath(slot.id) });
-    this.#checkStarted();
   }
 
-  /** A worker that let a request become overdue may be stuck in a loop: one that says nothing is replaced. */
-  async #probe(workerId: number): Promise<void> {
-    const slot = this.#workers[workerId - 1];
-    const child = slot?.child ?? null;
-    if (child === null || this.#probed.has(child)) return;
-    this.#probed.add(child);
-    const timeout = Math.max(this.#config.options.requestTimeout, STATS_TIMEOUT);
-    const stats = await child.stats(askStats, timeout);
-    this.#probed.delete(child);
-    if (stats !== null || !child.alive) return;
-    this.#log(`worker ${workerId} has said nothing for ${timeout} ms: it is killed`);
-    child.kill("SIGKILL");
+  #workerSpec(): PoolSpec<WorkerChild> {
+    return {
+      name: "worker",
+      start: (id, told) => this.#startWorker(id, told),
+      leave: (child, timeout) => child.send({ type: "shutdown", timeout }),
+      switched: (used, retired) => {
+        for (const reactor of this.#reactors.serving) {
+          reactor.send({ type: "employ", used: pidsOf(used), retired: pidsOf(retired) });
+        }
+      },
+      ended: (child) => {
+        // What a worker that was killed could not take away itself.
+        rmSync(this.#uploadsPath(child.pid), { recursive: true, force: true });
+        rmSync(progressPath(this.#runDirectory, child.pid), { force: true });
+      },
+      unserved: () => {
+        for (const reactor of this.#reactors.serving) reactor.send({ type: "unserved" });
+      },
+      log: this.#log,
+    };
   }
 
-  #startWorker(slot: Slot<WorkerChild>): void {
-    const started = Date.now();
+  #startWorker(id: number, told: ChildTold): WorkerChild {
     const [, script = "", ...args] = process.argv;
     const child: WorkerChild = new Child(
       {
         script,
         args,
         execArgv: process.execArgv,
-        env: { ...process.env, [WORKER_ID_VARIABLE]: String(slot.id) },
+        env: { ...process.env, [WORKER_ID_VARIABLE]: String(id) },
       },
-      {
-        message: (message) => this.#workerSaid(slot, child, message),
-        exit: (cause) => {
-          // A worker that was killed could not.
-          rmSync(this.#uploadsPath(slot.id), { recursive: true, force: true });
-          this.#exited(slot, `worker ${slot.id}`, cause, started, () => this.#startWorker(slot));
-        },
-      },
+      { message: (message) => this.#workerSaid(child, message, told), exit: told.exit },
     );
-    slot.child = child;
+    return child;
   }
 
-  #workerSaid(slot: Slot<WorkerChild>, child: WorkerChild, message: FromWorker): void {
+  #workerSaid(child: WorkerChild, message: FromWorker, told: ChildTold): void {
     switch (message.type) {
-      case "hello": {
-        const ready = this.#reactors.filter((reactor) => reactor.ready);
-        const sockets = ready.map(({ id }) => this.#socketPath(id));
-        const port = this.#address?.port ?? 0;
-        child.send({ type: "start", port, sockets, uploads: this.#uploadsPath(slot.id) });
+      case "hello":
+        child.send({
+          type: "start",
+          port: this.#address?.port ?? 0,
+          sockets: this.#reactors.slots.flatMap(({ id, serving }) => (serving ? this.#socketPath(id) : [])),
+          runDirectory: this.#runDirectory,
+          uploads: this.#uploadsPath(child.pid),
+          maxRequests: jittered(this.#config.options.maxRequests),
+        });
         return;
-      }
       case "ready":
-        slot.ready = true;
-        this.#checkStarted();
+        told.ready();
         return;
       case "failed":
-        if (this.#state === "starting") this.#failed(message.reason);
-        else if (this.#state === "running") this.#log(`worker ${slot.id}: ${message.reason}`);
+        told.failed(message.reason);
+        this.#failStart(new StartError(message.reason));
         return;
-      case "getStats":
-        void this.stats().then((stats) => child.send({ type: "serverStats", call: message.call, stats }));
+      case "spent":
+        this.#recycle(child, `it has answered ${this.#config.options.maxRequests} requests`);
+        return;
+      case "ask":
+        void this.#answer(child, message.call, message.what);
         return;
       case "shutdownServer":
         this.onShutdownAsked();
@@ -261,33 +349,89 @@ export class Manager {
     }
   }
 
-  #checkStarted(): void {
-    if (this.#state !== "starting" || this.#address === null) return;
-    if ([...this.#reactors, ...this.#workers].every(({ ready }) => ready))
-      this.#started.resolve(this.#address);
+  async #answer(child: WorkerChild, call: number, what: "stats" | "reload"): Promise<void> {
+    try {
+      const value = await (what === "stats" ? this.stats() : this.reload());
+      child.send({ type: "answer", call, value });
+    } catch (error) {
+      child.send({ type: "refusal", call, reason: (error as Error).message });
+    }
   }
 
-  #failed(reason: string): void {
-    this.#started.reject(new StartError(reason));
-  }
-
-  #exited(slot: Slot<unknown>, name: string, cause: string, started: number, again: () => void): void {
-    const wasReady = slot.ready;
-    slot.child = null;
-    slot.ready = false;
-    if (this.#state === "stopping") return;
-    if (this.#state === "starting") {
-      this.#failed(`${name} ended (${cause}) before the server was ready`);
+  #checkWorker(child: WorkerChild, counts: WorkerCounts | null): void {
+    const { maxMemory, requestTimeout } = this.#config.options;
+    if (!child.alive || this.#isStopping) return;
+    if (counts === null) {
+      if (requestTimeout > 0) this.#kill(child.pid);
       return;
     }
-    slot.restarts++;
-    const delay = slot.policy.delayAfter(Date.now() - started, wasReady);
-    this.#log(`${name} ended (${cause}); a new one starts ${delay === 0 ? "at once" : `in ${delay} ms`}`);
-    const timer = setTimeout(() => {
-      this.#restarts.delete(timer);
-      again();
-    }, delay);
-    this.#restarts.add(timer);
+    if (maxMemory > 0 && counts.rss > maxMemory) {
+      this.#recycle(child, `it holds ${counts.rss} bytes, and maxMemory is ${maxMemory}`);
+    }
+    const now = Date.now();
+    const before = this.#lastBusy.get(child);
+    const isBusy = counts.inFlight > 0 || before === undefined || before.requests !== counts.requests;
+    if (isBusy) this.#lastBusy.set(child, { requests: counts.requests, at: now });
+    else if (child === this.#workers.slots.at(-1)?.serving?.child) {
+      this.#scaler.idles(now - before.at);
+      this.#scale();
+    }
+  }
+
+  /** A worker that says nothing is stuck in a loop. */
+  #kill(pid: number): void {
+    const member = this.#workers.members.find(({ child }) => child.pid === pid);
+    if (member === undefined) return;
+    this.#log(`worker ${member.slot.id} (${pid}) has stopped answering: it is killed`);
+    member.child.kill("SIGKILL");
+  }
+
+  #recycle(child: WorkerChild, reason: string): void {
+    if (this.#spent.has(child) || this.#isStopping) return;
+    this.#spent.add(child);
+    // Where the new one does not start, the old one stays, and is asked about again.
+    void this.#workers
+      .recycle(child, reason, this.#config.options.reloadTimeout)
+      .finally(() => this.#spent.delete(child));
+  }
+
+  #scale(): void {
+    if (this.#scaler.count === this.#workers.slots.length) return;
+    this.#log(`${this.#scaler.count} workers instead of ${this.#workers.slots.length}`);
+    this.#workers.resize(this.#scaler.count, this.#config.options.reloadTimeout);
+  }
+
+  async #reactorStats({ slot, child, startedAt }: Member<ReactorChild>): Promise<ReactorStats | null> {
+    const counts = await child.ask((call) => ({ type: "stats", call, detailed: true }), STATS_TIMEOUT);
+    if (counts === null) return null;
+    const { cpuTime: _, ...own } = counts;
+    const cpu = this.#reactorPulse.pulseOf(child)?.cpu ?? 0;
+    return {
+      id: slot.id,
+      pid: child.pid,
+      uptime: Date.now() - startedAt,
+      restarts: slot.restarts,
+      cpu,
+      ...own,
+    };
+  }
+
+  async #workerStats({ slot, child, state, startedAt }: Member<WorkerChild>): Promise<WorkerStats | null> {
+    const pulse = this.#workerPulse.pulseOf(child);
+    const answer = state === "starting" ? null : await child.ask(briefly, STATS_TIMEOUT);
+    if (!child.alive) return null;
+    const { cpuTime: _, ...counts } = answer ??
+      pulse?.vitals ?? { rss: 0, cpuTime: 0, inFlight: 0, requests: 0 };
+    const shown = state === "serving" ? "ready" : state === "ready" ? "starting" : state;
+    return {
+      id: slot.id,
+      pid: child.pid,
+      state: answer === null && state !== "starting" ? "silent" : shown,
+      uptime: Date.now() - startedAt,
+      restarts: slot.restarts,
+      cpu: pulse?.cpu ?? 0,
+      ...counts,
+    };
   }
 
   #socketPath(reactorId: number): string {
@@ -295,9 +439,9 @@ export class Manager {
   }
 
   /** Where a worker keeps the files that it receives. */
-  #uploadsPath(workerId: number): string {
+  #uploadsPath(workerPid: number): string {
     const directory = this.#config.options.upload.directory ?? this.#runDirectory;
-    return join(directory, `${basename(this.#runDirectory)}-uploads-${workerId}`);
+    return join(directory, `${basename(this.#runDirectory)}-uploads-${workerPid}`);
   }
 
   #checkSocketPath(): void {
@@ -323,45 +467,14 @@ export class Manager {
   }
 }
 
-function askStats(call: number) {
-  return { type: "stats", call } as const;
+function briefly(call: number) {
+  return { type: "stats", call, detailed: false } as const;
 }
 
-async function workerStats(slot: Slot<WorkerChild>): Promise<WorkerStats | null> {
-  const { id, child, ready, restarts } = slot;
-  if (child === null) return null;
-  const counts = ready ? await child.stats(askStats, STATS_TIMEOUT) : null;
-  if (!child.alive) return null;
-  const state = ready ? (counts === null ? "silent" : "ready") : "starting";
-  return { id, pid: child.pid, state, restarts, ...(counts ?? { rss: 0, inFlight: 0, requests: 0 }) };
+function pidsOf(children: readonly { readonly pid: number }[]): number[] {
+  return children.map(({ pid }) => pid);
 }
 
-interface Leaving<To> {
-  readonly exited: Promise<void>;
-  send(message: To): void;
-  kill(signal: "SIGKILL"): void;
-}
-
-function slots<AnyChild>(count: number): Slot<AnyChild>[] {
-  return Array.from({ length: count }, (_, index) => ({
-    id: index + 1,
-    policy: new RestartPolicy(),
-    child: null,
-    ready: false,
-    restarts: 0,
-  }));
-}
-
-async function leave<To>(
-  places: readonly { readonly child: Leaving<To> | null }[],
-  message: To,
-  timeout: number,
-): Promise<void> {
-  const children = places.flatMap(({ child }) => child ?? []);
-  for (const child of children) child.send(message);
-  const timer = setTimeout(() => {
-    for (const child of children) child.kill("SIGKILL");
-  }, timeout);
-  await Promise.all(children.map((child) => child.exited));
-  clearTimeout(timer);
+function jittered(maxRequests: number): number {
+  return Math.ceil(maxRequests * (1 - Math.random() * MAX_REQUESTS_JITTER));
 }

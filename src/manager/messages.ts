@@ -2,6 +2,7 @@
 
 import type { Protocol } from "../exchange.ts";
 import type { ResolvedStatic } from "../options.ts";
+import type { DispatchSetting } from "../reactor/dispatch-policy.ts";
 import type { ReactorLimits } from "../reactor/reactor.ts";
 import type { ExchangeSnapshot, ProtocolCounts } from "../reactor/registry.ts";
 
@@ -17,17 +18,35 @@ export interface ReactorConfig {
   readonly http3: "native" | "off";
   readonly keepAliveTimeout: number;
   readonly limits: ReactorLimits;
+  readonly dispatch: DispatchSetting;
+  /** The number of workers follows from the time that requests wait: it has to be told. */
+  readonly isElastic: boolean;
   readonly static: readonly ResolvedStatic[];
   /** The unix socket to which workers connect. */
   readonly socketPath: string;
 }
 
-export interface ReactorStats {
-  /** From 1. */
+/** What every process of a server is known by. */
+export interface ProcessStats {
+  /** From 1, among its kind; the same for the process that takes its place. */
   readonly id: number;
   readonly pid: number;
+  /** Milliseconds since it was started. */
+  readonly uptime: number;
+  /** How often a process of this id was replaced since it had died. */
+  readonly restarts: number;
   /** Resident memory, bytes. */
   readonly rss: number;
+  /** Cores that it kept busy in the last second, a fraction of 1 for each. */
+  readonly cpu: number;
+}
+
+/** What a reactor says of itself. */
+export interface ReactorCounts {
+  /** Resident memory, bytes. */
+  readonly rss: number;
+  /** Milliseconds of processor time since it was started. */
+  readonly cpuTime: number;
   /** Exchanges from the first header to the last byte. */
   readonly inFlight: number;
   /** Those of them that wait for a worker. */
@@ -38,24 +57,26 @@ export interface ReactorStats {
   readonly exchanges: readonly ExchangeSnapshot[];
 }
 
+export interface ReactorStats extends ProcessStats, Omit<ReactorCounts, "cpuTime"> {}
+
 /** What a worker says of itself. */
 export interface WorkerCounts {
   /** Resident memory, bytes. */
   readonly rss: number;
+  /** Milliseconds of processor time since it was started. */
+  readonly cpuTime: number;
   /** Requests that the handler has and has not answered. */
   readonly inFlight: number;
   /** Requests taken since this process started. */
   readonly requests: number;
 }
 
-export interface WorkerStats extends WorkerCounts {
-  /** From 1. */
-  readonly id: number;
-  readonly pid: number;
-  /** `starting`: takes no requests yet · `silent`: did not answer within a second; its counts are 0, for unknown. */
-  readonly state: "starting" | "ready" | "silent";
-  /** How often a process of this id was replaced. */
-  readonly restarts: number;
+export interface WorkerStats extends ProcessStats, Omit<WorkerCounts, "cpuTime"> {
+  /**
+   * `starting`: takes no requests yet · `ready`: takes them · `retiring`: takes no more, and finishes what it has ·
+   * `silent`: did not answer within a second; its counts are the last that it told.
+   */
+  readonly state: "starting" | "ready" | "retiring" | "silent";
 }
 
 export interface ServerStats {
@@ -68,28 +89,40 @@ export interface ServerStats {
 
 export type ToReactor =
   | { readonly type: "start"; readonly config: ReactorConfig }
-  | { readonly type: "stats"; readonly call: number }
+  /** @param detailed with every exchange in flight */
+  | { readonly type: "stats"; readonly call: number; readonly detailed: boolean }
+  /** Give exchanges to these workers from now on, and to those no more. By process id. */
+  | { readonly type: "employ"; readonly used: readonly number[]; readonly retired: readonly number[] }
+  /** There is no worker, and for now none can be started. */
+  | { readonly type: "unserved" }
   | { readonly type: "shutdown"; readonly timeout: number };
 
 export type FromReactor =
   | { readonly type: "ready"; readonly port: number; readonly protocols: readonly Protocol[] }
   | { readonly type: "failed"; readonly reason: string }
-  /** A request that the worker has was not answered within `requestTimeout`. */
-  | { readonly type: "overdue"; readonly workerId: number }
-  | { readonly type: "stats"; readonly call: number; readonly stats: ReactorStats };
+  /** A worker has said nothing for `requestTimeout`. */
+  | { readonly type: "stuck"; readonly pid: number }
+  /** Requests wait for a worker. @param wait milliseconds that one more would */
+  | { readonly type: "waiting"; readonly wait: number }
+  | { readonly type: "stats"; readonly call: number; readonly stats: ReactorCounts };
 
 export type ToWorker =
   | {
       readonly type: "start";
       readonly port: number;
       readonly sockets: readonly string[];
+      readonly runDirectory: string;
+      /** Requests after which it asks to be replaced; 0 for never. */
+      readonly maxRequests: number;
       /** The directory for the files that it receives; it makes it when there are any. */
       readonly uploads: string;
     }
   /** A reactor was replaced: connect to the new one. */
   | { readonly type: "connect"; readonly socket: string }
   | { readonly type: "stats"; readonly call: number }
-  | { readonly type: "serverStats"; readonly call: number; readonly stats: ServerStats }
+  | { readonly type: "answer"; readonly call: number; readonly value: unknown }
+  /** @param reason why what it asked for has failed */
+  | { readonly type: "refusal"; readonly call: number; readonly reason: string }
   /** @param timeout milliseconds for work that goes on after its response */
   | { readonly type: "shutdown"; readonly timeout: number };
 
@@ -99,6 +132,9 @@ export type FromWorker =
   | { readonly type: "ready" }
   | { readonly type: "failed"; readonly reason: string }
   | { readonly type: "stats"; readonly call: number; readonly stats: WorkerCounts }
-  | { readonly type: "getStats"; readonly call: number }
+  /** It has answered `maxRequests`. */
+  | { readonly type: "spent" }
+  /** Its code asks something of the manager. */
+  | { readonly type: "ask"; readonly call: number; readonly what: "stats" | "reload" }
   /** The handler asks for the shutdown of the server. */
   | { readonly type: "shutdownServer" };

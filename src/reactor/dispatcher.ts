@@ -1,38 +1,45 @@
-/**
- * Which worker gets an exchange, and which exchanges wait: the least busy worker, and among equals the next in turn.
- * No sockets and no clock.
- */
+/** Hands exchanges to workers: at once where one takes it, else from the queue in the order of arrival. No sockets and no clock. */
+import type { RequestHead } from "../exchange.ts";
+import type { Candidate, DispatchPolicy } from "./dispatch-policy.ts";
+import { type QueueLimits, WaitingQueue } from "./waiting-queue.ts";
 
-export interface Candidate {
-  /** Exchanges that it has and has not ended. */
-  readonly inFlight: number;
-}
-
-export interface DispatchLimits {
+export interface DispatchLimits extends QueueLimits {
   /** Exchanges with workers at one time. */
   readonly maxExchanges: number;
-  /** Exchanges that wait for a worker. */
-  readonly maxQueue: number;
 }
 
 export class Dispatcher<Item, Worker extends Candidate> {
   readonly #limits: DispatchLimits;
+  readonly #policy: DispatchPolicy<Worker>;
+  readonly #headOf: (item: Item) => RequestHead;
+  /** By their ids. */
   readonly #workers: Worker[] = [];
-  /** A set keeps the order of arrival, and lets one that was aborted leave from the middle. */
-  readonly #queue = new Set<Item>();
-  #next = 0;
+  readonly #queue: WaitingQueue<Item>;
   #dispatched = 0;
 
-  constructor(limits: DispatchLimits) {
+  constructor(limits: DispatchLimits, policy: DispatchPolicy<Worker>, headOf: (item: Item) => RequestHead) {
     this.#limits = limits;
+    this.#policy = policy;
+    this.#headOf = headOf;
+    this.#queue = new WaitingQueue(limits);
   }
 
   get queued(): number {
-    return this.#queue.size;
+    return this.#queue.length;
+  }
+
+  get workers(): readonly Worker[] {
+    return this.#workers;
+  }
+
+  /** Milliseconds that one more would wait in the queue. */
+  expectedWait(now: number): number {
+    return this.#queue.expectedWait(now);
   }
 
   addWorker(worker: Worker): void {
-    this.#workers.push(worker);
+    const before = this.#workers.findIndex(({ workerId }) => workerId > worker.workerId);
+    this.#workers.splice(before === -1 ? this.#workers.length : before, 0, worker);
   }
 
   removeWorker(worker: Worker): void {
@@ -40,20 +47,15 @@ export class Dispatcher<Item, Worker extends Candidate> {
     if (index !== -1) this.#workers.splice(index, 1);
   }
 
-  /** A worker for a new item; or null where it has to wait: see `enqueue`. The item counts until `release`. */
-  acquire(): Worker | null {
+  /**
+   * A worker for a new item; or null where it has to wait: see `enqueue`. The item counts until `release`.
+   * @param now milliseconds, as in every call
+   */
+  acquire(item: Item, now: number): Worker | null {
     if (this.#dispatched >= this.#limits.maxExchanges) return null;
-    const count = this.#workers.length;
-    let best: Worker | null = null;
-    for (let i = 0; i < count; i++) {
-      const index = (this.#next + i) % count;
-      const worker = this.#workers[index] as Worker;
-      if (best === null || worker.inFlight < best.inFlight) best = worker;
-    }
-    if (best === null) return null;
-    this.#next = (this.#workers.indexOf(best) + 1) % count;
-    this.#dispatched++;
-    return best;
+    const worker = this.#policy.pick(this.#headOf(item), this.#workers, now);
+    if (worker !== null) this.#dispatched++;
+    return worker;
   }
 
   /** One that `acquire` had counted has ended. */
@@ -61,25 +63,32 @@ export class Dispatcher<Item, Worker extends Candidate> {
     this.#dispatched--;
   }
 
-  /** False where the queue is full. */
-  enqueue(item: Item): boolean {
-    if (this.#queue.size >= this.#limits.maxQueue) return false;
-    this.#queue.add(item);
-    return true;
+  /** False where the item is refused: the queue is full, or too slow. */
+  enqueue(item: Item, now: number): boolean {
+    return this.#queue.add(item, now);
   }
 
   /** Takes an item out of the queue, wherever it stands. False where it is not there. */
   withdraw(item: Item): boolean {
-    return this.#queue.delete(item);
+    return this.#queue.withdraw(item);
   }
 
-  /** The next in the queue together with a worker for it; null where either is missing. */
-  next(): { item: Item; worker: Worker } | null {
+  /** Everything that waits, taken out of the queue. */
+  withdrawAll(): Item[] {
+    const items = [...this.#queue];
+    for (const item of items) this.#queue.withdraw(item);
+    return items;
+  }
+
+  /** The next in the queue that has a worker, together with it; null where there is none. */
+  next(now: number): { item: Item; worker: Worker } | null {
     for (const item of this.#queue) {
-      const worker = this.acquire();
-      if (worker === null) return null;
-      this.#queue.delete(item);
-      return { item, worker };
+      const worker = this.acquire(item, now);
+      if (worker !== null) {
+        this.#queue.depart(item, now);
+        return { item, worker };
+      }
+      if (!this.#policy.isBound) return null;
     }
     return null;
   }

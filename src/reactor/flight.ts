@@ -19,8 +19,10 @@ export class Flight {
   bodyConsumed = false;
   /** Nobody wants the rest of the body any more. */
   bodyDropped = false;
-  /** It ran before, on a worker that died. */
-  ranBefore = false;
+  /** Workers that have died with it. */
+  deaths = 0;
+  /** When its time began to run: its arrival, or the last time that a worker had died with it. Milliseconds. */
+  since: number;
   /** Completed, failed or aborted: no longer in the registry. */
   over = false;
   /** The worker has sent the last of the response; the client has not yet taken it. */
@@ -37,6 +39,7 @@ export class Flight {
   constructor(exchange: Exchange) {
     this.exchange = exchange;
     this.protocol = exchange.protocol;
+    this.since = exchange.receivedAt;
   }
 
   /** For the request's body, reactor to worker. */

@@ -3,19 +3,24 @@ import { rmSync } from "node:fs";
 import { createServer } from "node:net";
 import { networkInterfaces } from "node:os";
 import { dirname } from "node:path";
-import type { Protocol } from "../exchange.ts";
 import { listenHttp3Native } from "../listeners/http3-native.ts";
 import type { Listener, ListenerOptions } from "../listeners/listener.ts";
 import { listenTcp } from "../listeners/tcp.ts";
 import { logTo } from "../log.ts";
-import type { FromReactor, ReactorConfig, ToReactor } from "../manager/messages.ts";
+import type { FromReactor, ReactorConfig, ReactorCounts, ToReactor } from "../manager/messages.ts";
+import { dispatchPolicy } from "./dispatch-policy.ts";
 import { Reactor } from "./reactor.ts";
+import type { WorkerLink } from "./worker-link.ts";
 
 /** How often a port is tried that is free on TCP and must be on UDP too. */
 const PORT_ATTEMPTS = 20;
 /** Overdue requests are looked for this many times within `requestTimeout`, but not more often than every 20 ms. */
 const CHECKS_PER_TIMEOUT = 10;
 const MIN_CHECK_INTERVAL = 20;
+/** Milliseconds between two looks for stuck workers where there is no `requestTimeout`. */
+const CHECK_INTERVAL = 1000;
+/** Milliseconds between two reports of requests that wait. */
+const REPORT_INTERVAL = 100;
 const ALT_SVC_SECONDS = 86_400;
 
 function send(message: FromReactor): void {
@@ -24,8 +29,13 @@ function send(message: FromReactor): void {
 
 function start(config: ReactorConfig): void {
   const log = logTo(`reactor ${config.id}`);
-  const overdue = (workerId: number) => send({ type: "overdue", workerId });
-  const reactor = new Reactor(config.limits, log, overdue);
+  const reactor = new Reactor({
+    limits: config.limits,
+    policy: dispatchPolicy<WorkerLink>(config.dispatch, !config.isElastic, log),
+    runDirectory: dirname(config.socketPath),
+    stuck: (pid) => send({ type: "stuck", pid }),
+    log,
+  });
   const workers = createServer((socket) => reactor.attach(socket));
   let listeners: readonly Listener[] = [];
   // The manager is gone, killed perhaps: nobody else is left to clean up, or to end a worker that is stuck.
@@ -36,16 +46,28 @@ function start(config: ReactorConfig): void {
   });
 
   process.on("message", (message: ToReactor) => {
-    if (message.type === "stats") {
-      send({ type: "stats", call: message.call, stats: statsOf(config.id, reactor) });
-    } else if (message.type === "shutdown") {
-      void shutDown(message.timeout);
+    switch (message.type) {
+      case "stats":
+        send({ type: "stats", call: message.call, stats: statsOf(reactor, message.detailed) });
+        return;
+      case "employ":
+        reactor.employ(message.used, message.retired);
+        return;
+      case "unserved":
+        reactor.leaveUnserved();
+        return;
+      case "shutdown":
+        void shutDown(message.timeout);
+        return;
     }
   });
   const { requestTimeout } = config.limits;
-  if (requestTimeout > 0) {
-    const interval = Math.max(MIN_CHECK_INTERVAL, requestTimeout / CHECKS_PER_TIMEOUT);
-    setInterval(() => reactor.expire(Date.now()), interval);
+  const interval = Math.max(MIN_CHECK_INTERVAL, requestTimeout / CHECKS_PER_TIMEOUT);
+  setInterval(() => reactor.expire(Date.now()), requestTimeout === 0 ? CHECK_INTERVAL : interval);
+  if (config.isElastic) {
+    setInterval(() => {
+      if (reactor.queued > 0) send({ type: "waiting", wait: reactor.expectedWait });
+    }, REPORT_INTERVAL);
   }
 
   async function listen(): Promise<void> {
@@ -76,9 +98,11 @@ function start(config: ReactorConfig): void {
     process.exit(0);
   }
 
-  listen().catch((error: Error & { code?: string }) =>
-    send({ type: "failed", reason: reasonOf(error, config) }),
-  );
+  listen().catch((error: Error & { code?: string }) => {
+    process.send?.({ type: "failed", reason: reasonOf(error, config) } satisfies FromReactor, () =>
+      process.exit(1),
+    );
+  });
 }
 
 async function openListeners(config: ReactorConfig, reactor: Reactor): Promise<readonly Listener[]> {
@@ -106,17 +130,17 @@ function hostOf(host: string): string {
   return host === "::" && !addresses.some(({ family }) => family === "IPv6") ? "0.0.0.0" : host;
 }
 
-function statsOf(id: number, reactor: Reactor) {
+function statsOf(reactor: Reactor, detailed: boolean): ReactorCounts {
   const { registry } = reactor;
+  const { user, system } = process.cpuUsage();
   return {
-    id,
-    pid: process.pid,
     rss: process.memoryUsage.rss(),
+    cpuTime: (user + system) / 1000,
     inFlight: registry.size,
     queued: reactor.queued,
     droppedFrames: reactor.droppedFrames,
-    protocols: registry.counts() satisfies Record<Protocol, unknown>,
-    exchanges: registry.snapshot(Date.now()),
+    protocols: registry.counts(),
+    exchanges: detailed ? registry.snapshot(Date.now()) : [],
   };
 }
 
@@ -131,6 +155,7 @@ function reasonOf(error: Error & { code?: string }, { host, port }: ReactorConfi
 // The manager hears the signals and says what to do; a terminal's Ctrl-C reaches every process of the group.
 process.on("SIGINT", () => {});
 process.on("SIGTERM", () => {});
+process.on("SIGHUP", () => {});
 // What an engine throws that nobody expected must not take every connection with it.
 process.on("uncaughtException", (error) => logTo("reactor")(`error: ${error.stack}`));
 process.once("message", (message: ToReactor) => {

@@ -16,6 +16,8 @@ import type { StaticFiles } from "../files/static.ts";
 import { type HeadLimits, refusalOf } from "../http/fields.ts";
 import { failureResponse, isIdempotent } from "../http/semantics.ts";
 import type { ListenerHost } from "../listeners/listener.ts";
+import { type Doing, doingOf } from "../wire/progress.ts";
+import type { DispatchPolicy } from "./dispatch-policy.ts";
 import { Dispatcher, type DispatchLimits } from "./dispatcher.ts";
 import { Flight } from "./flight.ts";
 import { type Outcome, Registry } from "./registry.ts";
@@ -24,10 +26,32 @@ import { type LinkOwner, WorkerLink } from "./worker-link.ts";
 export interface ReactorLimits extends HeadLimits, DispatchLimits {
   /** Milliseconds until a response must have begun; 0 for no limit. */
   readonly requestTimeout: number;
+  /** Exchanges that one worker may have at a time; 0 for no limit. */
+  readonly concurrency: number;
 }
+
+/** What a reactor is told once. */
+export interface ReactorSettings {
+  readonly limits: ReactorLimits;
+  readonly policy: DispatchPolicy<WorkerLink>;
+  /** Where the workers note what they run. */
+  readonly runDirectory: string;
+  /** Told of a worker that has said nothing for `requestTimeout`. */
+  stuck(pid: number): void;
+  log(line: string): void;
+}
+
+/** What the manager has said of a worker process: give it exchanges, or no more of them. */
+type Employment = "used" | "retired";
 
 /** A body of at most this many declared bytes goes to the worker in one frame with its head. */
 const WHOLE_BODY_BYTES = 16 * 1024;
+/** A worker is not taken for stuck before it has said nothing for so long. Milliseconds. */
+const MIN_STUCK_AFTER = 1000;
+/** Without a `requestTimeout` it is only told of, after so long. Milliseconds. */
+const TOLD_STUCK_AFTER = 10_000;
+/** Workers that may die with a request that has nothing to do with it: killed from outside while they did something else. */
+const MAX_DEATHS = 10;
 /** Files that one reactor sends at a time. One more is answered with 503: descriptors must be left for connections. */
 const MAX_FILES_OPEN = 2000;
 /** The file was just replaced. */
@@ -42,14 +66,18 @@ export class Reactor implements ListenerHost, LinkOwner {
   files: StaticFiles | null = null;
   /** Response frames that came after their exchange had gone. */
   droppedFrames = 0;
+  readonly #settings: ReactorSettings;
   readonly #limits: ReactorLimits;
-  readonly #log: (line: string) => void;
-  /** Told which workers have let a request become overdue. */
-  readonly #overdue: (workerId: number) => void;
   readonly #dispatcher: Dispatcher<Flight, WorkerLink>;
   readonly #links = new Set<WorkerLink>();
+  /** By process id. */
+  readonly #employed = new Map<number, Employment>();
+  /** Process ids of workers that were found stuck. */
+  readonly #stuck = new Set<number>();
   #filesOpen = 0;
   #draining = false;
+  /** There is no worker, and none can be started for now. */
+  #unserved = false;
   #onIdle: (() => void) | null = null;
   /** One for all exchanges, which saves each a closure. */
   readonly #clientLeft = (exchange: Exchange) => {
@@ -59,19 +87,23 @@ export class Reactor implements ListenerHost, LinkOwner {
     this.#remove(flight, "aborted");
   };
 
-  constructor(limits: ReactorLimits, log: (line: string) => void, overdue: (workerId: number) => void) {
-    this.#limits = limits;
-    this.#log = log;
-    this.#overdue = overdue;
-    this.#dispatcher = new Dispatcher(limits);
+  constructor(settings: ReactorSettings) {
+    this.#settings = settings;
+    this.#limits = settings.limits;
+    this.#dispatcher = new Dispatcher(settings.limits, settings.policy, ({ exchange }) => exchange);
   }
 
   get queued(): number {
     return this.#dispatcher.queued;
   }
 
+  /** Milliseconds that a request which came now would wait in the queue. */
+  get expectedWait(): number {
+    return this.#dispatcher.expectedWait(now());
+  }
+
   log(line: string): void {
-    this.#log(line);
+    this.#settings.log(line);
   }
 
   nextId(): ExchangeId {
@@ -80,7 +112,24 @@ export class Reactor implements ListenerHost, LinkOwner {
 
   /** A worker has connected. */
   attach(socket: Socket): void {
-    this.#links.add(new WorkerLink(socket, this));
+    const concurrency = this.#limits.concurrency || Number.POSITIVE_INFINITY;
+    this.#links.add(new WorkerLink(socket, concurrency, this));
+  }
+
+  /** From now on these workers, by their process ids, get the exchanges, and those are told that no more will come. */
+  employ(used: readonly number[], retired: readonly number[]): void {
+    for (const pid of used) this.#employed.set(pid, "used");
+    for (const pid of retired) this.#employed.set(pid, "retired");
+    for (const link of this.#links) this.#employ(link);
+    this.#unserved = false;
+    this.#dispatchQueued();
+  }
+
+  /** There is no worker and there will be none for a while: what waits, and what comes, gets 503 at once. */
+  leaveUnserved(): void {
+    this.#unserved = true;
+    for (const flight of this.#dispatcher.withdrawAll())
+      this.#fail(flight, 503, "there is no worker", "rejected");
   }
 
   accept(exchange: Exchange): void {
@@ -127,32 +176,40 @@ export class Reactor implements ListenerHost, LinkOwner {
   }
 
   /**
-   * Answers 504 for what is overdue.
+   * Answers 504 for what is overdue, and finds the workers that are stuck.
    * @param now milliseconds since the Unix epoch
    */
   expire(now: number): void {
-    const late = new Set<number>();
-    for (const flight of this.registry.flights()) {
-      const { exchange, state, link } = flight;
-      if (now - exchange.receivedAt < this.#limits.requestTimeout || state === "responding") continue;
-      if (link !== null) late.add(link.workerId);
-      this.#log(`504 ${describe(exchange)}: no response within ${this.#limits.requestTimeout} ms`);
-      this.#fail(flight, 504, "requestTimeout");
+    const { requestTimeout } = this.#limits;
+    if (requestTimeout > 0) {
+      for (const flight of this.registry.flights()) {
+        if (now - flight.since >= requestTimeout && flight.state !== "responding") this.#expire(flight, now);
+      }
     }
-    for (const workerId of late) this.#overdue(workerId);
+    for (const link of this.#links) this.#checkStuck(link, now);
   }
 
   linked(link: WorkerLink): void {
-    this.#dispatcher.addWorker(link);
+    this.#employ(link);
+    this.#dispatchQueued();
+  }
+
+  caughtUp(): void {
     this.#dispatchQueued();
   }
 
   unlinked(link: WorkerLink, error: Error | null): void {
     this.#links.delete(link);
     this.#dispatcher.removeWorker(link);
-    if (error !== null) this.#log(`the channel to worker ${link.workerId} broke: ${error.message}`);
-    for (const flight of this.registry.flights()) {
-      if (flight.link === link) this.#workerDied(flight);
+    this.#employed.delete(link.pid);
+    const wasStuck = this.#stuck.delete(link.pid);
+    if (error !== null) this.log(`the channel to worker ${link.workerId} broke: ${error.message}`);
+    const flights = this.registry.flights().filter((flight) => flight.link === link);
+    if (flights.length === 0) return;
+    const doing = doingOf(this.#settings.runDirectory, link.pid);
+    for (const flight of flights) {
+      if (flight.responseEnded) this.#releaseLink(flight);
+      else this.#workerDied(flight, doing, wasStuck);
     }
     this.#dispatchQueued();
   }
@@ -164,7 +221,7 @@ export class Reactor implements ListenerHost, LinkOwner {
 
   sendFile(flight: Flight, head: ResponseHead, body: FileBody): void {
     this.#releaseLink(flight);
-    if (this.#dispatcher.queued > 0) this.#dispatchQueued();
+    this.#dispatchQueued();
     // A client that first sends all it has must not wait for a worker that has answered.
     flight.bodyDropped = true;
     if (flight.wholeBody === null) flight.exchange.body?.cancel();
@@ -177,7 +234,7 @@ export class Reactor implements ListenerHost, LinkOwner {
   }
 
   broken(flight: Flight, reason: string): void {
-    this.#log(`${describe(flight.exchange)}: the response ended short: ${reason}`);
+    this.log(`${describe(flight.exchange)}: the response ended short: ${reason}`);
     this.#fail(flight, 500, reason);
   }
 
@@ -189,7 +246,7 @@ export class Reactor implements ListenerHost, LinkOwner {
   #admit(flight: Flight): void {
     const length = flight.exchange.body?.length;
     if (length !== undefined && length <= WHOLE_BODY_BYTES) this.#collect(flight);
-    else this.#dispatch(flight);
+    else this.#dispatch(flight, flight.exchange.receivedAt);
   }
 
   async #sendFile(flight: Flight, head: ResponseHead, body: FileBody): Promise<void> {
@@ -243,7 +300,7 @@ export class Reactor implements ListenerHost, LinkOwner {
   #fileFailed(flight: Flight, error: unknown): void {
     if (flight.over) return;
     const { code, message, stack } = error as FileError;
-    this.#log(`${describe(flight.exchange)}: ${code === undefined ? stack : message}`);
+    this.log(`${describe(flight.exchange)}: ${code === undefined ? stack : message}`);
     this.#fail(flight, TRY_AGAIN.has(code) ? 503 : 500, "the file cannot be sent");
   }
 
@@ -263,26 +320,44 @@ export class Reactor implements ListenerHost, LinkOwner {
       return;
     }
     flight.wholeBody = bytes;
-    this.#dispatch(flight);
+    this.#dispatch(flight, now());
   }
 
-  #dispatch(flight: Flight): void {
-    const link = this.#dispatcher.acquire();
-    if (link !== null) this.#send(flight, link);
-    else if (!this.#dispatcher.enqueue(flight)) this.#fail(flight, 503, "the queue is full", "rejected");
-  }
-
-  #dispatchQueued(): void {
-    for (let next = this.#dispatcher.next(); next !== null; next = this.#dispatcher.next()) {
-      this.#send(next.item, next.worker);
+  #employ(link: WorkerLink): void {
+    if (link.workerId === 0) return;
+    switch (this.#employed.get(link.pid)) {
+      case "used":
+        if (!this.#dispatcher.workers.includes(link)) this.#dispatcher.addWorker(link);
+        return;
+      case "retired":
+        if (link.retired) return;
+        this.#dispatcher.removeWorker(link);
+        link.retire();
     }
   }
 
-  #send(flight: Flight, link: WorkerLink): void {
+  /** @param now milliseconds since the Unix epoch */
+  #dispatch(flight: Flight, now: number): void {
+    const link = this.#dispatcher.acquire(flight, now);
+    if (link !== null) this.#send(flight, link, now);
+    else if (this.#unserved) this.#fail(flight, 503, "there is no worker", "rejected");
+    else if (!this.#dispatcher.enqueue(flight, now)) this.#fail(flight, 503, "the queue is full", "rejected");
+  }
+
+  #dispatchQueued(): void {
+    if (this.#dispatcher.queued === 0) return;
+    const at = now();
+    for (let next = this.#dispatcher.next(at); next !== null; next = this.#dispatcher.next(at)) {
+      this.#send(next.item, next.worker, at);
+    }
+  }
+
+  #send(flight: Flight, link: WorkerLink, now: number): void {
     flight.link = link;
     flight.state = "dispatched";
     link.inFlight++;
     link.send(flight);
+    link.ping(now);
     if (flight.exchange.body === null || flight.wholeBody !== null) return;
     if (flight.pumping) flight.wake?.();
     else void this.#pump(flight);
@@ -322,23 +397,62 @@ export class Reactor implements ListenerHost, LinkOwner {
     flight.link?.sendEnd(flight);
   }
 
-  #workerDied(flight: Flight): void {
+  #expire(flight: Flight, now: number): void {
+    const { exchange, link } = flight;
+    link?.ping(now);
+    if (link?.isLate(now)) {
+      // Another's fault: this one runs again when its worker has been killed.
+      const doing = doingOf(this.#settings.runDirectory, link.pid);
+      if (doing === "another" || (typeof doing === "object" && doing.ran !== exchange.id)) return;
+    }
+    this.log(`504 ${describe(exchange)}: no response within ${this.#limits.requestTimeout} ms`);
+    this.#fail(flight, 504, "requestTimeout");
+  }
+
+  #checkStuck(link: WorkerLink, now: number): void {
+    const { requestTimeout } = this.#limits;
+    const limit = requestTimeout === 0 ? TOLD_STUCK_AFTER : Math.max(requestTimeout, MIN_STUCK_AFTER);
+    if (link.silence(now) < limit || this.#stuck.has(link.pid)) return;
+    this.#stuck.add(link.pid);
+    if (requestTimeout > 0) {
+      this.#settings.stuck(link.pid);
+      return;
+    }
+    const doing = doingOf(this.#settings.runDirectory, link.pid);
+    const flight = typeof doing === "object" ? this.registry.get(doing.ran) : undefined;
+    const what = flight === undefined ? "" : `, since it runs ${describe(flight.exchange)}`;
+    const advice = "it gets no requests until it does; with requestTimeout it would be replaced";
+    this.log(`worker ${link.workerId} has not answered for ${limit / 1000} s${what}: ${advice}`);
+  }
+
+  /** @param doing what the worker did when it died */
+  #workerDied(flight: Flight, doing: Doing, wasStuck: boolean): void {
     const { exchange } = flight;
+    const ranIt = typeof doing === "object" && doing.ran === exchange.id;
+    if (ranIt && wasStuck) {
+      this.log(`504 ${describe(exchange)}: its handler did not let go of its worker, which was killed`);
+      this.#fail(flight, 504, "requestTimeout");
+      return;
+    }
+    // A worker that ends by itself, or in the middle of this very request, may do so again.
+    const mayBeTheCause = ranIt || doing === "leaving" || doing === "unknown";
+    flight.deaths++;
     const again =
       flight.state === "dispatched" &&
       isIdempotent(exchange.method) &&
       !flight.bodyConsumed &&
-      !flight.ranBefore;
+      flight.deaths <= (mayBeTheCause ? 1 : MAX_DEATHS);
     if (!again) {
       const end = flight.state === "responding" ? "reset" : "502";
-      this.#log(`${end} ${describe(exchange)}: its worker died`);
+      this.log(`${end} ${describe(exchange)}: its worker died`);
       this.#fail(flight, 502, "the worker died");
       return;
     }
     this.#releaseLink(flight);
-    flight.ranBefore = true;
     flight.state = "queued";
-    this.#dispatch(flight);
+    const at = now();
+    flight.since = at;
+    this.#dispatch(flight, at);
   }
 
   /** Ends an exchange that its handler will not end: with a status where none was sent, else by a reset. */
@@ -364,7 +478,7 @@ export class Reactor implements ListenerHost, LinkOwner {
     flight.wake?.();
     if (flight.link === null) this.#dispatcher.withdraw(flight);
     else this.#releaseLink(flight);
-    if (this.#dispatcher.queued > 0) this.#dispatchQueued();
+    this.#dispatchQueued();
     if (this.registry.size === 0) this.#onIdle?.();
   }
 
@@ -374,6 +488,11 @@ export class Reactor implements ListenerHost, LinkOwner {
     flight.link = null;
     this.#dispatcher.release();
   }
+}
+
+/** Milliseconds since the Unix epoch, with a fraction. */
+function now(): number {
+  return performance.timeOrigin + performance.now();
 }
 
 /** Nobody takes the request's body any more. */

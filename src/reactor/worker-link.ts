@@ -5,13 +5,18 @@ import { Channel, type ChannelOwner } from "../wire/channel.ts";
 import { readFile } from "../wire/files.ts";
 import { DATA_BYTES, type Frame, FrameError, FrameType, WIRE_VERSION } from "../wire/frames.ts";
 import { ResponseHeads, readTrailers, writeRequest, writeTrailers } from "../wire/heads.ts";
+import type { Candidate } from "./dispatch-policy.ts";
 import type { Flight } from "./flight.ts";
 
 const NO_FIELDS: Fields = [];
+/** A worker that has not answered a PING within it is busy with what it has, or stuck. Milliseconds. */
+const LATE_AFTER = 20;
 
 export interface LinkOwner {
-  /** The worker has said hello: it takes requests. */
+  /** The worker has said hello. */
   linked(link: WorkerLink): void;
+  /** The worker was late, and has answered. */
+  caughtUp(): void;
   unlinked(link: WorkerLink, error: Error | null): void;
   /** The flight that this link has under an id; undefined where it is gone, or is another worker's. */
   flightOf(link: WorkerLink, id: ExchangeId): Flight | undefined;
@@ -25,7 +30,7 @@ export interface LinkOwner {
   dropped(): void;
 }
 
-export class WorkerLink implements ChannelOwner {
+export class WorkerLink implements ChannelOwner, Candidate {
   workerId = 0;
   /** The worker's process id. */
   pid = 0;
@@ -34,12 +39,52 @@ export class WorkerLink implements ChannelOwner {
   readonly #owner: LinkOwner;
   readonly #channel: Channel;
   readonly #heads = new ResponseHeads();
+  readonly #concurrency: number;
   #greeted = false;
+  /** When the PING was sent that is under way; 0 where none is. Milliseconds. */
+  #pingedAt = 0;
+  #wasLate = false;
+  #retired = false;
 
-  constructor(socket: Socket, owner: LinkOwner) {
+  /** @param concurrency exchanges that the worker may have at a time */
+  constructor(socket: Socket, concurrency: number, owner: LinkOwner) {
     this.#owner = owner;
+    this.#concurrency = concurrency;
     this.#channel = new Channel(socket, this, setImmediate);
     this.#channel.writer.hello({ version: WIRE_VERSION, workerId: 0, pid: process.pid });
+  }
+
+  takes(now: number): boolean {
+    return this.inFlight < this.#concurrency && !this.isLate(now);
+  }
+
+  /** The worker is busy with what it has, or stuck. */
+  isLate(now: number): boolean {
+    if (this.silence(now) <= LATE_AFTER) return false;
+    this.#wasLate = true;
+    return true;
+  }
+
+  /** Milliseconds for which the worker has not answered the PING that is under way; 0 where none is. */
+  silence(now: number): number {
+    return this.#pingedAt === 0 ? 0 : now - this.#pingedAt;
+  }
+
+  /** Asks how far the worker has come, unless that is being asked. */
+  ping(now: number): void {
+    if (this.#pingedAt !== 0) return;
+    this.#pingedAt = now;
+    this.#channel.writer.signal(FrameType.ping);
+  }
+
+  /** The worker was told that no more requests will come. */
+  get retired(): boolean {
+    return this.#retired;
+  }
+
+  retire(): void {
+    this.#retired = true;
+    this.#channel.writer.signal(FrameType.goaway);
   }
 
   /** Sends the head, and with it a body that is whole. */
@@ -91,6 +136,13 @@ export class WorkerLink implements ChannelOwner {
     const { type, id, payload } = frame;
     if (!this.#greeted) {
       this.#greet(frame);
+      return;
+    }
+    if (type === FrameType.pong) {
+      this.#pingedAt = 0;
+      if (!this.#wasLate) return;
+      this.#wasLate = false;
+      this.#owner.caughtUp();
       return;
     }
     const flight = this.#owner.flightOf(this, id);

@@ -71,6 +71,16 @@ export class Channel {
     });
   }
 
+  /** Closes when what was gathered has been handed to the system, and resolves then. The owner is told. */
+  end(): Promise<void> {
+    if (this.#closed) return Promise.resolve();
+    this.flush();
+    return new Promise((resolve) => {
+      this.#socket.once("close", () => resolve());
+      this.#socket.end(() => this.destroy());
+    });
+  }
+
   /** Closes at once. The owner is told, with the reason. */
   destroy(error: Error | null = null): void {
     if (this.#closed) return;

@@ -13,6 +13,8 @@
  *  TRAILERS            the trailer section, and with it the end of the body
  *  FILE                u32 head length, the head, and which pieces of which file are the body
  *  ABORT               why, in latin1: this direction ends short
+ *  PING, PONG          nothing: how far the worker has come
+ *  GOAWAY              nothing: no more requests come over this channel
  *  HELLO               u8 version, u32 worker id, u32 pid: the first frame of each direction
  * ```
  * `length` counts the payload. END on REQUEST, RESPONSE or DATA says that the body ends here. A body over WHOLE_BODY
@@ -28,7 +30,7 @@ declare global {
   }
 }
 
-export const WIRE_VERSION = 1;
+export const WIRE_VERSION = 2;
 export const FRAME_HEADER_BYTES = 10;
 /** Room for any head an option allows (options.ts: `maxHeaderBytes`, 1 MiB) and the piece of body behind it. */
 export const MAX_PAYLOAD_BYTES = 16 * 1024 * 1024;
@@ -45,13 +47,18 @@ export const FrameType = {
   abort: 7,
   trailers: 8,
   file: 9,
+  ping: 10,
+  pong: 11,
+  goaway: 12,
 } as const;
 export type FrameType = (typeof FrameType)[keyof typeof FrameType];
 
 /** The flag END. */
 export const END = 1;
 
-const LAST_TYPE = FrameType.file;
+const LAST_TYPE = FrameType.goaway;
+/** The exchange of frames that are about none. */
+const NO_EXCHANGE = 0 as ExchangeId;
 const INITIAL_BYTES = 64 * 1024;
 
 /** The peer broke the rules of the wire: its channel is of no more use. */
@@ -168,7 +175,7 @@ export class FrameWriter {
   }
 
   hello(hello: Hello): void {
-    this.begin(FrameType.hello, 0, 0 as ExchangeId);
+    this.begin(FrameType.hello, 0, NO_EXCHANGE);
     this.u8(hello.version);
     this.u32(hello.workerId);
     this.u32(hello.pid);
@@ -190,6 +197,12 @@ export class FrameWriter {
   abort(id: ExchangeId, reason: string): void {
     this.begin(FrameType.abort, 0, id);
     this.latin1(reason);
+    this.finish();
+  }
+
+  /** A frame that is about the channel, and says all by its type. */
+  signal(type: typeof FrameType.ping | typeof FrameType.pong | typeof FrameType.goaway): void {
+    this.begin(type, 0, NO_EXCHANGE);
     this.finish();
   }
 

@@ -7,7 +7,9 @@ import { ContentCoding } from "../http/content-coding.ts";
 import { TrustedProxies } from "../http/proxy.ts";
 import { logTo } from "../log.ts";
 import type { FromWorker, ServerStats, ToWorker } from "../manager/messages.ts";
+import { ReloadError } from "../manager/reload-error.ts";
 import type { ResolvedOptions } from "../options.ts";
+import { Progress } from "../wire/progress.ts";
 import { Worker, type WorkerSettings } from "./worker.ts";
 
 export interface WorkerHooks {
@@ -18,14 +20,20 @@ export interface WorkerHooks {
   stopping(): void | Promise<void>;
 }
 
+type StartMessage = Extract<ToWorker, { type: "start" }>;
+
 export class WorkerProcess {
   readonly #id: number;
   readonly #settings: WorkerSettings;
   readonly #hooks: WorkerHooks;
   readonly #log: (line: string) => void;
-  readonly #calls = new Map<number, (stats: ServerStats) => void>();
+  readonly #calls = new Map<number, PromiseWithResolvers<unknown>>();
   #worker: Worker | null = null;
+  #progress: Progress | null = null;
   #lastCall = 0;
+  #isLeaving = false;
+  /** Resolves when work that goes on after its response is no longer waited for. */
+  readonly #late = Promise.withResolvers<void>();
 
   constructor(id: number, { compression, trustProxy }: ResolvedOptions, hooks: WorkerHooks) {
     this.#id = id;
@@ -43,17 +51,19 @@ export class WorkerProcess {
     // The manager hears the signals; a terminal's Ctrl-C reaches every process of the group.
     process.on("SIGINT", () => {});
     process.on("SIGTERM", () => {});
+    process.on("SIGHUP", () => {});
     process.on("disconnect", () => process.exit(1));
     process.on("message", (message: ToWorker) => this.#told(message));
     send({ type: "hello" });
   }
 
   stats(): Promise<ServerStats> {
-    const call = ++this.#lastCall;
-    return new Promise((resolve) => {
-      this.#calls.set(call, resolve);
-      send({ type: "getStats", call });
-    });
+    return this.#ask("stats") as Promise<ServerStats>;
+  }
+
+  /** @throws ReloadError (as a rejection) */
+  async reloadServer(): Promise<void> {
+    await this.#ask("reload");
   }
 
   shutdownServer(): void {
@@ -64,7 +74,7 @@ export class WorkerProcess {
     switch (message.type) {
       case "start":
         uploadDirectory.use(message.uploads);
-        this.#start(message.port, message.sockets).catch((error: Error) => {
+        this.#start(message).catch((error: Error) => {
           process.send?.({ type: "failed", reason: error.message } satisfies FromWorker, () =>
             process.exit(1),
           );
@@ -76,20 +86,38 @@ export class WorkerProcess {
       case "stats":
         send({ type: "stats", call: message.call, stats: this.#stats() });
         return;
-      case "serverStats":
-        this.#calls.get(message.call)?.(message.stats);
+      case "answer":
+        this.#calls.get(message.call)?.resolve(message.value);
+        this.#calls.delete(message.call);
+        return;
+      case "refusal":
+        this.#calls.get(message.call)?.reject(new ReloadError(message.reason));
         this.#calls.delete(message.call);
         return;
       case "shutdown":
-        void this.#stop(message.timeout);
+        void this.#leave(message.timeout);
         return;
     }
   }
 
-  async #start(port: number, sockets: readonly string[]): Promise<void> {
+  #ask(what: "stats" | "reload"): Promise<unknown> {
+    const call = ++this.#lastCall;
+    const answer = Promise.withResolvers<unknown>();
+    this.#calls.set(call, answer);
+    send({ type: "ask", call, what });
+    return answer.promise;
+  }
+
+  async #start({ port, sockets, runDirectory, maxRequests }: StartMessage): Promise<void> {
     const handler = await this.#hooks.load();
     await this.#hooks.started(port);
-    this.#worker = new Worker(this.#id, handler, this.#settings, this.#log);
+    this.#progress = Progress.open(runDirectory);
+    this.#worker = new Worker(this.#id, handler, this.#settings, maxRequests, this.#progress, {
+      spent: () => send({ type: "spent" }),
+      // It has all the time that the manager gives it.
+      retired: () => void this.#leave(Number.POSITIVE_INFINITY),
+      log: this.#log,
+    });
     await Promise.all(sockets.map((socket) => this.#connect(socket)));
     send({ type: "ready" });
   }
@@ -105,20 +133,26 @@ export class WorkerProcess {
 
   #stats() {
     const counts = this.#worker?.counts() ?? { inFlight: 0, requests: 0 };
-    return { rss: process.memoryUsage.rss(), ...counts };
+    const { user, system } = process.cpuUsage();
+    return { rss: process.memoryUsage.rss(), cpuTime: (user + system) / 1000, ...counts };
   }
 
   /** @param timeout milliseconds for work that goes on after its response */
-  async #stop(timeout: number): Promise<void> {
-    const late = new Promise((resolve) => setTimeout(resolve, timeout));
-    await Promise.race([background.settled(), late]);
+  async #leave(timeout: number): Promise<void> {
+    if (timeout !== Number.POSITIVE_INFINITY) {
+      setTimeout(() => this.#late.resolve(), timeout);
+    }
+    if (this.#isLeaving) return;
+    this.#isLeaving = true;
+    await Promise.race([background.settled(), this.#late.promise]);
     if (background.size > 0) this.#log(`given up at shutdown: ${background.size} promises of waitUntil`);
     try {
       await this.#hooks.stopping();
     } catch (error) {
       this.#log(`error in workerStop: ${error instanceof Error ? error.stack : error}`);
     }
-    this.#worker?.close();
+    await this.#worker?.close();
+    this.#progress?.close();
     process.exit(0);
   }
 }

@@ -7,6 +7,7 @@ import type { TrustedProxies } from "../http/proxy.ts";
 import { Channel, type ChannelOwner } from "../wire/channel.ts";
 import { type Frame, FrameError, FrameType, WIRE_VERSION } from "../wire/frames.ts";
 import { readRequestHead, readTrailers } from "../wire/heads.ts";
+import type { Progress } from "../wire/progress.ts";
 import { ChannelExchange } from "./channel-exchange.ts";
 import { CompressingExchange } from "./compressing-exchange.ts";
 
@@ -18,19 +19,44 @@ export interface WorkerSettings {
   readonly proxies: TrustedProxies | null;
 }
 
+export interface WorkerEvents {
+  /** The worker has taken so many requests as it was told to; it goes on. */
+  spent(): void;
+  /** Every reactor has said that no more requests will come, and those that had come are over. */
+  retired(): void;
+  log(line: string): void;
+}
+
 export class Worker {
   readonly #id: number;
   readonly #handler: ExchangeHandler;
   readonly #settings: WorkerSettings;
-  readonly #log: (line: string) => void;
+  readonly #events: WorkerEvents;
+  readonly #maxRequests: number;
+  readonly #progress: Progress | null;
   readonly #links = new Set<ReactorLink>();
   #requests = 0;
+  #isRetiring = false;
+  #isRetired = false;
 
-  constructor(id: number, handler: ExchangeHandler, settings: WorkerSettings, log: (line: string) => void) {
+  /**
+   * @param maxRequests after which `spent` is told; 0 for never
+   * @param progress where it is noted what runs
+   */
+  constructor(
+    id: number,
+    handler: ExchangeHandler,
+    settings: WorkerSettings,
+    maxRequests: number,
+    progress: Progress | null,
+    events: WorkerEvents,
+  ) {
     this.#id = id;
     this.#handler = handler;
     this.#settings = settings;
-    this.#log = log;
+    this.#maxRequests = maxRequests;
+    this.#progress = progress;
+    this.#events = events;
   }
 
   /** Resolves when the reactor behind the socket has said hello. */
@@ -39,12 +65,19 @@ export class Worker {
       const link = new ReactorLink(socket, this.#id, this.#settings, {
         greeted: resolve,
         request: (exchange) => {
-          this.#requests++;
-          run(exchange, this.#handler, this.#log);
+          this.#progress?.begin(link.reactorPid, exchange.id);
+          run(exchange, this.#handler, this.#events.log);
+          this.#progress?.end();
+          if (++this.#requests === this.#maxRequests) this.#events.spent();
+        },
+        rested: () => {
+          this.#isRetiring = true;
+          this.#checkRetired();
         },
         closed: (error) => {
           this.#links.delete(link);
-          if (error !== null) this.#log(`the channel to a reactor broke: ${error.message}`);
+          if (error !== null) this.#events.log(`the channel to a reactor broke: ${error.message}`);
+          if (this.#isRetiring) this.#checkRetired();
           reject(error ?? new Error("the reactor closed its channel before it said hello"));
         },
       });
@@ -59,15 +92,27 @@ export class Worker {
     return { inFlight, requests: this.#requests };
   }
 
-  /** Closes every channel; handlers that still run are told that their client is gone. */
-  close(): void {
-    for (const link of [...this.#links]) link.destroy();
+  /**
+   * Closes every channel, when what they hold has been sent; handlers that still run are told that their client is gone.
+   * Resolves when that is done.
+   */
+  async close(): Promise<void> {
+    await Promise.all([...this.#links].map((link) => link.end()));
+  }
+
+  #checkRetired(): void {
+    for (const link of this.#links) if (!link.isRetired || link.inFlight > 0) return;
+    if (this.#isRetired) return;
+    this.#isRetired = true;
+    this.#events.retired();
   }
 }
 
 interface LinkEvents {
   greeted(): void;
   request(exchange: ChannelExchange): void;
+  /** No more requests will come, and none is in flight. */
+  rested(): void;
   closed(error: Error | null): void;
 }
 
@@ -79,8 +124,12 @@ class ReactorLink implements ChannelOwner {
   readonly #exchanges = new Map<ExchangeId, ChannelExchange>();
   readonly #over = (exchange: ChannelExchange) => {
     this.#exchanges.delete(exchange.id);
+    this.#checkRest();
   };
   #greeted = false;
+  reactorPid = 0;
+  /** No more requests will come over this channel. */
+  isRetired = false;
 
   constructor(socket: Socket, workerId: number, settings: WorkerSettings, events: LinkEvents) {
     this.#settings = settings;
@@ -93,8 +142,8 @@ class ReactorLink implements ChannelOwner {
     return this.#exchanges.size;
   }
 
-  destroy(): void {
-    this.#channel.destroy();
+  end(): Promise<void> {
+    return this.#channel.end();
   }
 
   closed(error: Error | null): void {
@@ -106,7 +155,8 @@ class ReactorLink implements ChannelOwner {
     const { type, id, payload } = frame;
     if (!this.#greeted) {
       if (type !== FrameType.hello) throw new FrameError("the first frame is not a hello");
-      const { version } = payload.hello();
+      const { version, pid } = payload.hello();
+      this.reactorPid = pid;
       if (version !== WIRE_VERSION) throw new FrameError(`the reactor speaks wire version ${version}`);
       this.#greeted = true;
       this.#events.greeted();
@@ -141,8 +191,19 @@ class ReactorLink implements ChannelOwner {
       case FrameType.abort:
         exchange?.abandon(payload.latin1());
         return;
+      case FrameType.ping:
+        this.#channel.writer.signal(FrameType.pong);
+        return;
+      case FrameType.goaway:
+        this.isRetired = true;
+        this.#checkRest();
+        return;
       default:
         throw new FrameError(`a reactor sends no frame of type ${type}`);
     }
+  }
+
+  #checkRest(): void {
+    if (this.isRetired && this.#exchanges.size === 0) this.#events.rested();
   }
 }

@@ -1,23 +1,31 @@
-/** Options, and the other pure policies of the manager. */
+/** Options: what they default to, and what is said of a wrong one. */
 import { describe, expect, test } from "bun:test";
-import { RestartPolicy } from "../../src/manager/restart-policy.ts";
 import { checkAddress, OptionError, resolveOptions, type ServerOptions } from "../../src/options.ts";
 
 describe("options", () => {
   test("fills in the defaults that the documentation states", () => {
     const { workers, ...rest } = resolveOptions({});
-    expect(workers).toBeGreaterThan(0);
+    expect(workers.min).toBeGreaterThan(0);
+    expect(workers.max).toBe(workers.min);
     expect(rest).toEqual({
       mode: "process",
+      workerIdleTimeout: 60_000,
+      dispatch: "least-busy",
+      concurrency: 0,
       reactors: 1,
       http3: "native",
       tls: null,
       maxHeaderBytes: 65_536,
       maxBodyBytes: 67_108_864,
       requestTimeout: 0,
+      maxRequests: 0,
+      maxMemory: 0,
+      reloadStrategy: "all-at-once",
+      reloadTimeout: 30_000,
       keepAliveTimeout: 60_000,
       maxExchanges: 10_000,
-      maxQueue: 1000,
+      maxQueue: 10_000,
+      queueTarget: 500,
       shutdownTimeout: 30_000,
       static: [],
       upload: {
@@ -46,6 +54,25 @@ describe("options", () => {
     [{ workers: 0 }, 'option "workers" is 0; it must be a whole number of processes from 1 to 1024'],
     [{ workers: "4" }, 'option "workers" is "4"; it must be a whole number of processes from 1 to 1024'],
     [{ workers: 2.5 }, 'option "workers" is 2.5; it must be a whole number of processes from 1 to 1024'],
+    [{ workers: { min: 2 } }, 'option "workers" is { min }; it must be a whole number of processes from 1'],
+    [{ workers: { min: 0, max: 2 } }, 'option "workers.min" is 0; it must be a whole number of processes'],
+    [
+      { workers: { min: 3, max: 2 } },
+      'option "workers" is { min, max }; it must be a whole number of processes',
+    ],
+    [
+      { concurrency: -1 },
+      'option "concurrency" is -1; it must be a whole number of requests from 1 to 1000000, or 0',
+    ],
+    [{ maxMemory: 1000 }, 'option "maxMemory" is 1000; it must be a whole number of bytes from 1048576 to'],
+    [
+      { dispatch: "random" },
+      'option "dispatch" is "random"; it must be "least-busy", "round-robin", "connection"',
+    ],
+    [
+      { reloadStrategy: "now" },
+      'option "reloadStrategy" is "now"; it must be "all-at-once" or "one-at-a-time"',
+    ],
     [
       { reactors: Number.NaN },
       'option "reactors" is NaN; it must be a whole number of processes from 1 to 256',
@@ -120,7 +147,7 @@ describe("options", () => {
       { compression: { levels: { zstd: 20 } } },
       'option "compression.levels.zstd" is 20; it must be a level from 1 to 19',
     ],
-    [{ wrokers: 4 }, 'there is no option "wrokers"; there are mode, workers, reactors'],
+    [{ wrokers: 4 }, 'there is no option "wrokers"; there are mode, workers, workerIdleTimeout'],
   ];
   for (const [options, message] of wrong) {
     test(`names the option, the value and what is allowed: ${message}`, () => {
@@ -139,28 +166,5 @@ describe("options", () => {
     );
     expect(() => checkAddress("localhost", "80" as unknown as number)).toThrow('option "port" is "80"');
     checkAddress("::1", 0);
-  });
-});
-
-describe("restart policy", () => {
-  test("starts again at once what had lived", () => {
-    const policy = new RestartPolicy();
-    expect([60_000, 5000, 1000].map((lived) => policy.delayAfter(lived, true))).toEqual([0, 0, 0]);
-  });
-
-  test("waits longer and longer for what dies young, up to five seconds", () => {
-    const policy = new RestartPolicy();
-    const delays = Array.from({ length: 9 }, () => policy.delayAfter(50, true));
-    expect(delays).toEqual([0, 200, 400, 800, 1600, 3200, 5000, 5000, 5000]);
-  });
-
-  test("never starts again at once what died before it was ready", () => {
-    expect(new RestartPolicy().delayAfter(60_000, false)).toBe(100);
-  });
-
-  test("forgets what was, once a process has lived", () => {
-    const policy = new RestartPolicy();
-    for (let i = 0; i < 5; i++) policy.delayAfter(50, true);
-    expect([policy.delayAfter(5000, true), policy.delayAfter(50, true)]).toEqual([0, 0]);
   });
 });

@@ -1,74 +1,249 @@
-/** The parts of a reactor that need no socket: the dispatcher and the registry. */
+/** The parts of a reactor that need no socket: the dispatcher, its policies and its queue, and the registry. */
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import type { Exchange } from "../../src/exchange.ts";
+import type { Exchange, RequestHead } from "../../src/exchange.ts";
+import {
+  type Candidate,
+  compileDispatch,
+  type DispatchSetting,
+  dispatchPolicy,
+} from "../../src/reactor/dispatch-policy.ts";
 import { Dispatcher } from "../../src/reactor/dispatcher.ts";
 import { Flight } from "../../src/reactor/flight.ts";
 import { Registry } from "../../src/reactor/registry.ts";
+import { WaitingQueue } from "../../src/reactor/waiting-queue.ts";
 
-interface Worker {
-  readonly name: string;
+class Worker implements Candidate {
+  readonly workerId: number;
   inFlight: number;
+  isLate = false;
+  concurrency = Number.POSITIVE_INFINITY;
+
+  constructor(workerId: number, inFlight = 0) {
+    this.workerId = workerId;
+    this.inFlight = inFlight;
+  }
+
+  takes(): boolean {
+    return !this.isLate && this.inFlight < this.concurrency;
+  }
 }
 
-function dispatcherOf(names: string, limits = { maxExchanges: 100, maxQueue: 2 }) {
-  const dispatcher = new Dispatcher<string, Worker>(limits);
-  const workers = [...names].map((name) => ({ name, inFlight: 0 }));
+const LIMITS = { maxExchanges: 100, maxQueue: 2, queueTarget: 100 };
+
+interface Asked {
+  readonly session: string;
+  readonly remoteAddress: string;
+}
+
+const asked = (session: string, remoteAddress = "::1") =>
+  ({ session, remoteAddress }) as unknown as RequestHead;
+
+function dispatcherOf(
+  count: number,
+  limits = LIMITS,
+  setting: DispatchSetting = { policy: "least-busy" },
+  evenly = true,
+) {
+  const policy = dispatchPolicy<Worker>(setting, evenly, () => {});
+  const dispatcher = new Dispatcher<string, Worker>(limits, policy, (item) => asked(item));
+  const workers = Array.from({ length: count }, (_, i) => new Worker(i + 1));
   for (const worker of workers) dispatcher.addWorker(worker);
-  return { dispatcher, workers };
+  const take = (item = "x") => {
+    const worker = dispatcher.acquire(item, 0);
+    if (worker !== null) worker.inFlight++;
+    return worker?.workerId;
+  };
+  return { dispatcher, workers, take };
 }
 
 describe("dispatcher", () => {
-  test("takes workers in turn where all are equally busy", () => {
-    const { dispatcher } = dispatcherOf("abc");
-    const order = Array.from({ length: 7 }, () => dispatcher.acquire()?.name);
-    expect(order.join("")).toBe("abcabca");
+  test("holds to maxExchanges, and goes on when one ends", () => {
+    const { dispatcher, take } = dispatcherOf(1, { ...LIMITS, maxExchanges: 2 });
+    expect([take(), take(), take()]).toEqual([1, 1, undefined]);
+    dispatcher.enqueue("y", 0);
+    expect(dispatcher.next(0)).toBeNull();
+    dispatcher.release();
+    expect(dispatcher.next(0)?.item).toBe("y");
   });
 
-  test("takes the least busy worker", () => {
+  test("gives nothing without a worker, and queues up to its bound", () => {
+    const { dispatcher, take } = dispatcherOf(0);
+    expect(take()).toBeUndefined();
+    expect([1, 2, 3].map((n) => dispatcher.enqueue(`item ${n}`, 0))).toEqual([true, true, false]);
+  });
+
+  test("hands out the queue in the order of arrival, without what was withdrawn", () => {
+    const { dispatcher } = dispatcherOf(0, { ...LIMITS, maxQueue: 10 });
+    for (const item of ["x", "y", "z"]) dispatcher.enqueue(item, 0);
+    expect(dispatcher.withdraw("y")).toBe(true);
+    expect(dispatcher.withdraw("y")).toBe(false);
+    dispatcher.addWorker(new Worker(1));
+    expect([dispatcher.next(0)?.item, dispatcher.next(0)?.item, dispatcher.next(0)]).toEqual([
+      "x",
+      "z",
+      null,
+    ]);
+  });
+
+  test("gives nothing to a worker that has left, is late, or has all that it takes", () => {
+    const { dispatcher, workers, take } = dispatcherOf(4);
+    const [gone, late, full] = workers as [Worker, Worker, Worker];
+    dispatcher.removeWorker(gone);
+    late.isLate = true;
+    full.concurrency = 0;
+    expect([take(), take(), take()]).toEqual([4, 4, 4]);
+  });
+});
+
+describe("the policy", () => {
+  test("least-busy takes workers in turn where all are equally busy", () => {
+    const { dispatcher } = dispatcherOf(3);
+    const order = Array.from({ length: 7 }, () => dispatcher.acquire("x", 0)?.workerId);
+    expect(order).toEqual([1, 2, 3, 1, 2, 3, 1]);
+  });
+
+  test("least-busy takes the first of them where the last is to be seen idle", () => {
+    const { dispatcher } = dispatcherOf(3, LIMITS, { policy: "least-busy" }, false);
+    expect(Array.from({ length: 3 }, () => dispatcher.acquire("x", 0)?.workerId)).toEqual([1, 1, 1]);
+  });
+
+  test("least-busy takes the least busy", () => {
     fc.assert(
       fc.property(fc.array(fc.nat(50), { minLength: 1, maxLength: 8 }), fc.nat(20), (busy, before) => {
-        const dispatcher = new Dispatcher<string, Worker>({ maxExchanges: 1000, maxQueue: 1 });
-        for (let i = 0; i < busy.length; i++)
-          dispatcher.addWorker({ name: `${i}`, inFlight: busy[i] as number });
-        for (let i = 0; i < before; i++) dispatcher.acquire();
-        expect(dispatcher.acquire()?.inFlight).toBe(Math.min(...busy));
+        const { dispatcher } = dispatcherOf(0);
+        busy.forEach((inFlight, i) => {
+          dispatcher.addWorker(new Worker(i + 1, inFlight));
+        });
+        for (let i = 0; i < before; i++) dispatcher.acquire("x", 0);
+        expect(dispatcher.acquire("x", 0)?.inFlight).toBe(Math.min(...busy));
       }),
     );
   });
 
-  test("gives nothing without a worker, and queues up to its bound", () => {
-    const { dispatcher } = dispatcherOf("");
-    expect(dispatcher.acquire()).toBeNull();
-    expect([1, 2, 3].map((n) => dispatcher.enqueue(`item ${n}`))).toEqual([true, true, false]);
+  test("round-robin takes the next in turn, however busy, that takes any", () => {
+    const { workers, take } = dispatcherOf(3, LIMITS, { policy: "round-robin" });
+    (workers[0] as Worker).inFlight = 50;
+    (workers[1] as Worker).isLate = true;
+    expect([take(), take(), take(), take()]).toEqual([1, 3, 1, 3]);
   });
 
-  test("hands out the queue in the order of arrival, without what was withdrawn", () => {
-    const { dispatcher } = dispatcherOf("", { maxExchanges: 10, maxQueue: 10 });
-    for (const item of ["x", "y", "z"]) dispatcher.enqueue(item);
-    expect(dispatcher.withdraw("y")).toBe(true);
-    expect(dispatcher.withdraw("y")).toBe(false);
-    dispatcher.addWorker({ name: "a", inFlight: 0 });
-    expect([dispatcher.next()?.item, dispatcher.next()?.item, dispatcher.next()]).toEqual(["x", "z", null]);
+  test("connection gives each connection a worker of its own, and spreads them", () => {
+    const { workers, take } = dispatcherOf(4, { ...LIMITS, maxExchanges: 10_000 }, { policy: "connection" });
+    const of = (session: number) => take(String(session));
+    const first = Array.from({ length: 400 }, (_, i) => of(i));
+    expect(Array.from({ length: 400 }, (_, i) => of(i))).toEqual(first);
+    for (const worker of workers) expect(worker.inFlight).toBeGreaterThan(100);
   });
 
-  test("holds to maxExchanges, and goes on when one ends", () => {
-    const { dispatcher } = dispatcherOf("a", { maxExchanges: 2, maxQueue: 5 });
-    expect([dispatcher.acquire()?.name, dispatcher.acquire()?.name, dispatcher.acquire()]).toEqual([
-      "a",
-      "a",
-      null,
-    ]);
-    dispatcher.enqueue("x");
-    expect(dispatcher.next()).toBeNull();
-    dispatcher.release();
-    expect(dispatcher.next()?.item).toBe("x");
+  test("connection: when a worker has gone, only its own connections get another", () => {
+    const { dispatcher, workers, take } = dispatcherOf(
+      4,
+      { ...LIMITS, maxExchanges: 10_000 },
+      { policy: "connection" },
+    );
+    const before = Array.from({ length: 200 }, (_, i) => take(String(i)));
+    dispatcher.removeWorker(workers[2] as Worker);
+    const after = Array.from({ length: 200 }, (_, i) => take(String(i)));
+    for (let i = 0; i < before.length; i++) {
+      if (before[i] === 3) expect(after[i]).not.toBe(3);
+      else expect(after[i]).toBe(before[i] as number);
+    }
   });
 
-  test("gives nothing to a worker that has left", () => {
-    const { dispatcher, workers } = dispatcherOf("ab");
-    dispatcher.removeWorker(workers[0] as Worker);
-    expect([dispatcher.acquire()?.name, dispatcher.acquire()?.name]).toEqual(["b", "b"]);
+  test("what waits for its own worker does not hold up what another could take", () => {
+    const { dispatcher, workers, take } = dispatcherOf(
+      2,
+      { ...LIMITS, maxQueue: 10 },
+      { policy: "connection" },
+    );
+    const sessions = Array.from({ length: 20 }, (_, i) => String(i));
+    const [forFirst] = sessions.filter((session) => take(session) === 1) as [string];
+    const [forSecond] = sessions.filter((session) => take(session) === 2) as [string];
+    (workers[0] as Worker).isLate = true;
+    dispatcher.enqueue(forFirst, 0);
+    dispatcher.enqueue(forSecond, 0);
+    expect(dispatcher.next(0)?.item).toBe(forSecond);
+    expect(dispatcher.next(0)).toBeNull();
+    (workers[0] as Worker).isLate = false;
+    expect(dispatcher.next(0)?.item).toBe(forFirst);
+  });
+
+  test("a function names the worker; what is no worker's id is for the least busy", () => {
+    const source = String((head: Asked) => Number(head.session));
+    const { workers, take } = dispatcherOf(3, LIMITS, { source });
+    expect([take("2"), take("2"), take("3")]).toEqual([2, 2, 3]);
+    expect(take("99")).toBe(1);
+    (workers[1] as Worker).isLate = true;
+    expect(take("2")).toBeUndefined();
+  });
+
+  test("a function that fails is told of once, and the least busy worker is taken", () => {
+    const log: string[] = [];
+    const source = "() => nowhere.known";
+    const policy = dispatchPolicy<Worker>({ source }, true, (line) => log.push(line));
+    const workers = [new Worker(1, 5), new Worker(2)];
+    expect([1, 2].map(() => policy.pick(asked("1"), workers, 0)?.workerId)).toEqual([2, 2]);
+    expect(log.length).toBe(1);
+    expect(log[0]).toContain("nowhere");
+  });
+
+  test("a function may be an arrow, a declaration or a method, and nothing else", () => {
+    const made = { dispatch: (head: Asked) => head.session, pick() {} };
+    for (const source of [String(made.dispatch), "function named() { return 1; }", "pick() { return 1; }"]) {
+      expect(compileDispatch(source)).toBeFunction();
+    }
+    for (const source of ["42", "{{", "native code"]) expect(() => compileDispatch(source)).toThrow();
+  });
+});
+
+describe("the queue", () => {
+  const queueOf = (queueTarget: number, maxQueue = 1000) =>
+    new WaitingQueue<number>({ maxQueue, queueTarget });
+  /** One arrival each `every` milliseconds and one departure each `service`, for `time`. */
+  const run = (queue: WaitingQueue<number>, every: number, service: number, from: number, time: number) => {
+    const refused: number[] = [];
+    const waits: number[] = [];
+    const arrivals = new Map<number, number>();
+    let left = from + service;
+    for (let now = from; now < from + time; now += every) {
+      for (; left <= now; left += service) {
+        const [first] = queue;
+        if (first === undefined) continue;
+        queue.depart(first, left);
+        waits.push(left - (arrivals.get(first) ?? 0));
+      }
+      if (queue.add(now, now)) arrivals.set(now, now);
+      else refused.push(now - from);
+    }
+    return { refused, waits };
+  };
+
+  test("a burst passes, however long the queue is for a moment", () => {
+    const queue = queueOf(100);
+    for (let i = 0; i < 900; i++) expect(queue.add(i, 0)).toBe(true);
+    for (let i = 0; i < 900; i++) queue.depart(i, i);
+    expect(queue.length).toBe(0);
+    expect(queue.add(1, 901)).toBe(true);
+  });
+
+  test("below its capacity nothing is refused", () => {
+    expect(run(queueOf(20), 10, 9, 0, 5000).refused).toEqual([]);
+  });
+
+  test("at three times its capacity the wait is held to the target, and a third is served", () => {
+    const queue = queueOf(20);
+    run(queue, 3, 9, 0, 1000);
+    const { refused, waits } = run(queue, 3, 9, 1000, 5000);
+    expect(Math.max(...waits.slice(50))).toBeLessThanOrEqual(30);
+    expect(waits.length).toBeGreaterThan(500);
+    expect(refused.length).toBeGreaterThan(1000);
+  });
+
+  test("when nothing leaves any more, arrivals are refused", () => {
+    const queue = queueOf(20);
+    for (let now = 0; now < 200; now++) queue.add(now, now);
+    expect(queue.add(201, 201)).toBe(false);
   });
 });
 

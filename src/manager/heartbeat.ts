@@ -1,0 +1,73 @@
+/** Asks each process once a second how it is, and keeps what it said last. */
+
+/** What each process says of itself. */
+export interface Vitals {
+  /** Resident memory, bytes. */
+  readonly rss: number;
+  /** Milliseconds of processor time since it was started. */
+  readonly cpuTime: number;
+}
+
+export interface Pulse<V extends Vitals> {
+  /** What it said last. */
+  readonly vitals: V;
+  /** When it said that, milliseconds since the Unix epoch. */
+  readonly at: number;
+  /** Cores that it kept busy between its last two answers. */
+  readonly cpu: number;
+}
+
+/** Milliseconds. */
+const INTERVAL = 1000;
+
+export class Heartbeat<C extends object, V extends Vitals> {
+  readonly #ask: (child: C) => Promise<V | null>;
+  readonly #children: () => readonly C[];
+  readonly #told: (child: C, vitals: V | null) => void;
+  readonly #pulses = new WeakMap<C, Pulse<V>>();
+  /** Those that have not answered yet: nobody is asked twice at a time. */
+  readonly #asked = new Set<C>();
+  readonly #timer: NodeJS.Timeout;
+
+  /**
+   * @param ask gives null where there is no answer in time
+   * @param told what a process has answered
+   */
+  constructor(
+    children: () => readonly C[],
+    ask: (child: C) => Promise<V | null>,
+    told: (child: C, vitals: V | null) => void,
+  ) {
+    this.#children = children;
+    this.#ask = ask;
+    this.#told = told;
+    this.#timer = setInterval(() => this.#beat(), INTERVAL);
+  }
+
+  pulseOf(child: C): Pulse<V> | undefined {
+    return this.#pulses.get(child);
+  }
+
+  stop(): void {
+    clearInterval(this.#timer);
+  }
+
+  #beat(): void {
+    for (const child of this.#children()) {
+      if (!this.#asked.has(child)) void this.#check(child);
+    }
+  }
+
+  async #check(child: C): Promise<void> {
+    this.#asked.add(child);
+    const vitals = await this.#ask(child);
+    this.#asked.delete(child);
+    if (vitals !== null) {
+      const before = this.#pulses.get(child);
+      const at = Date.now();
+      const cpu = before === undefined ? 0 : (vitals.cpuTime - before.vitals.cpuTime) / (at - before.at);
+      this.#pulses.set(child, { vitals, at, cpu });
+    }
+    this.#told(child, vitals);
+  }
+}

@@ -1,0 +1,246 @@
+/** What a manager decides, without a process: when one starts again, how many there should be, and a pool's steps. */
+import { describe, expect, test } from "bun:test";
+import { type ChildTold, MemberError, Pool, type PoolChild } from "../../src/manager/pool.ts";
+import { RestartPolicy } from "../../src/manager/restart-policy.ts";
+import { Scaler } from "../../src/manager/scaler.ts";
+import { until } from "../support/poll.ts";
+
+describe("restart policy", () => {
+  const died = (lived: number, hadServed = true, wasKilled = false) => ({ lived, hadServed, wasKilled });
+
+  test("starts again at once what had lived", () => {
+    const policy = new RestartPolicy();
+    expect([60_000, 5000, 1000].map((lived) => policy.delayAfter(died(lived)))).toEqual([0, 0, 0]);
+  });
+
+  test("waits longer and longer for what dies young, up to five seconds", () => {
+    const policy = new RestartPolicy();
+    const delays = Array.from({ length: 9 }, () => policy.delayAfter(died(50)));
+    expect(delays).toEqual([0, 200, 400, 800, 1600, 3200, 5000, 5000, 5000]);
+  });
+
+  test("never starts again at once what died before it served", () => {
+    expect(new RestartPolicy().delayAfter(died(60_000, false))).toBe(100);
+    expect(new RestartPolicy().delayAfter(died(50, false, true))).toBe(100);
+  });
+
+  test("forgets what was, once a process has lived, or was killed from outside", () => {
+    for (const wasKilled of [false, true]) {
+      const policy = new RestartPolicy();
+      for (let i = 0; i < 5; i++) policy.delayAfter(died(50));
+      expect(policy.delayAfter(died(wasKilled ? 50 : 5000, true, wasKilled))).toBe(0);
+      expect(policy.delayAfter(died(50))).toBe(0);
+    }
+  });
+});
+
+describe("scaler", () => {
+  test("adds one worker at a time while requests wait, up to the most", () => {
+    const scaler = new Scaler({ min: 1, max: 3 }, 1000);
+    scaler.waits(50, 1);
+    expect(scaler.count).toBe(1);
+    scaler.waits(50, 1);
+    expect(scaler.count).toBe(2);
+    // That one is still starting.
+    for (let i = 0; i < 10; i++) scaler.waits(500, 1);
+    expect(scaler.count).toBe(2);
+    for (let i = 0; i < 10; i++) scaler.waits(500, scaler.count);
+    expect(scaler.count).toBe(3);
+  });
+
+  test("does not add one for a wait that is short, or was one moment's", () => {
+    const scaler = new Scaler({ min: 1, max: 3 }, 1000);
+    for (let i = 0; i < 10; i++) scaler.waits(15, 1);
+    for (let i = 0; i < 10; i++) scaler.waits(i % 2 === 0 ? 50 : 0, 1);
+    expect(scaler.count).toBe(1);
+  });
+
+  test("takes the last one away when it was idle for long enough, down to the least", () => {
+    const scaler = new Scaler({ min: 1, max: 3 }, 1000);
+    for (let i = 0; i < 2; i++) scaler.waits(50, 1);
+    scaler.idles(999);
+    expect(scaler.count).toBe(2);
+    scaler.idles(1000);
+    scaler.idles(1000);
+    expect(scaler.count).toBe(1);
+  });
+});
+
+/** A process that does what the test says. */
+class FakeProcess implements PoolChild {
+  alive = true;
+  readonly #end = Promise.withResolvers<void>();
+  readonly exited = this.#end.promise;
+  readonly pid: number;
+  readonly slotId: number;
+  readonly told: ChildTold;
+  hasToLeave = false;
+
+  constructor(pid: number, slotId: number, told: ChildTold) {
+    this.pid = pid;
+    this.slotId = slotId;
+    this.told = told;
+  }
+
+  end(cause: string, wasKilled = false): void {
+    if (!this.alive) return;
+    this.alive = false;
+    this.told.exit(cause, wasKilled);
+    this.#end.resolve();
+  }
+
+  kill(): void {
+    this.end("signal SIGKILL", true);
+  }
+}
+
+function poolOf() {
+  const processes: FakeProcess[] = [];
+  const log: string[] = [];
+  const switches: string[] = [];
+  let unserved = 0;
+  const pidsOf = (children: readonly FakeProcess[]) => children.map(({ pid }) => pid).join(",");
+  const pool = new Pool<FakeProcess>({
+    name: "worker",
+    start: (slotId, told) => {
+      const process = new FakeProcess(processes.length + 1, slotId, told);
+      processes.push(process);
+      return process;
+    },
+    leave: (process) => {
+      process.hasToLeave = true;
+    },
+    switched: (used, retired) => switches.push(`${pidsOf(used)}/${pidsOf(retired)}`),
+    ended: () => {},
+    unserved: () => unserved++,
+    log: (line) => log.push(line),
+  });
+  const process = (pid: number) => processes[pid - 1] as FakeProcess;
+  const started = async (count: number) => {
+    const serving = pool.start(count);
+    for (const one of processes) one.told.ready();
+    await serving;
+  };
+  return { pool, processes, process, log, switches, started, unserved: () => unserved };
+}
+
+describe("pool", () => {
+  test("a renewal of all switches in one step, and the old ones leave", async () => {
+    const { pool, process, switches, started } = poolOf();
+    await started(2);
+    const renewed = pool.renew(true, 60_000);
+    await until("new processes", 1000, () => pool.members.length === 4);
+    process(3).told.ready();
+    expect(pool.serving.map(({ pid }) => pid)).toEqual([1, 2]);
+    process(4).told.ready();
+    await renewed;
+    expect(switches).toEqual(["1/", "2/", "3,4/1,2"]);
+    expect(pool.members.map(({ state }) => state)).toEqual(["retiring", "retiring", "serving", "serving"]);
+    process(1).end("exit code 0");
+    process(2).end("exit code 0");
+    expect(pool.members.map(({ child }) => child.pid)).toEqual([3, 4]);
+    expect(pool.slots.map(({ restarts }) => restarts)).toEqual([0, 0]);
+  });
+
+  test("a renewal of which one fails leaves the old ones serving, and ends the new", async () => {
+    const { pool, process, switches, started } = poolOf();
+    await started(2);
+    const renewed = pool.renew(true, 60_000);
+    await until("new processes", 1000, () => pool.members.length === 4);
+    process(3).told.ready();
+    process(4).told.failed("app.ts does not load");
+    process(4).end("exit code 1");
+    await expect(renewed).rejects.toThrow(new MemberError("app.ts does not load"));
+    expect(pool.members.map(({ child, state }) => `${child.pid} ${state}`)).toEqual([
+      "1 serving",
+      "2 serving",
+    ]);
+    expect(process(3).alive).toBe(false);
+    expect(switches).toEqual(["1/", "2/"]);
+  });
+
+  test("a renewal one after another stops at the first that fails", async () => {
+    const { pool, process, switches, started } = poolOf();
+    await started(3);
+    const renewed = pool.renew(false, 60_000);
+    await until("the first", 1000, () => pool.members.length === 4);
+    process(4).told.ready();
+    await until("the second", 1000, () => pool.members.length === 5);
+    process(5).end("exit code 1");
+    await expect(renewed).rejects.toThrow("worker 2 ended (exit code 1) before it was ready");
+    expect(switches.at(-1)).toBe("4/1");
+    expect(pool.serving.map(({ pid }) => pid)).toEqual([4, 2, 3]);
+  });
+
+  test("one that dies while it waits for the others fails the renewal", async () => {
+    const { pool, process, started } = poolOf();
+    await started(2);
+    const renewed = pool.renew(true, 60_000);
+    await until("new processes", 1000, () => pool.members.length === 4);
+    process(3).told.ready();
+    process(3).end("signal SIGKILL", true);
+    process(4).told.ready();
+    await expect(renewed).rejects.toThrow("worker 1 ended as soon as it was ready");
+    expect(pool.serving.map(({ pid }) => pid)).toEqual([1, 2]);
+  });
+
+  test("a process that dies while it is being replaced is not started a second time", async () => {
+    const { pool, process, processes, started } = poolOf();
+    await started(1);
+    const renewed = pool.renew(true, 60_000);
+    await until("a new process", 1000, () => pool.members.length === 2);
+    process(1).end("signal SIGSEGV");
+    process(2).told.ready();
+    await renewed;
+    expect(processes.length).toBe(2);
+    expect(pool.serving.map(({ pid }) => pid)).toEqual([2]);
+  });
+
+  test("when none is left it is said once, and again only when the reason is another", async () => {
+    const { process, processes, log, started, unserved } = poolOf();
+    await started(1);
+    process(1).end("exit code 1");
+    const fails = async (pid: number, reason: string) => {
+      await until(`attempt ${pid}`, 5000, () => processes.length === pid);
+      process(pid).told.failed(reason);
+      process(pid).end("exit code 1");
+    };
+    await fails(2, "no database");
+    await fails(3, "no database");
+    expect(unserved()).toBe(1);
+    expect(log.filter((line) => line.includes("no database")).length).toBe(1);
+    await until("another attempt", 5000, () => processes.length === 4);
+    process(4).told.ready();
+    expect(log.at(-1)).toBe("worker 1 serves again");
+  });
+
+  test("fewer slots retire those at the end", async () => {
+    const { pool, switches, started } = poolOf();
+    await started(3);
+    pool.resize(1, 60_000);
+    expect(switches.at(-1)).toBe("/2,3");
+    expect(pool.serving.map(({ pid }) => pid)).toEqual([1]);
+  });
+
+  test("a recycling whose new process fails leaves the old one", async () => {
+    const { pool, process, log, started } = poolOf();
+    await started(1);
+    const recycled = pool.recycle(process(1), "it is old", 60_000);
+    await until("a new process", 1000, () => pool.members.length === 2);
+    process(2).end("exit code 1");
+    await recycled;
+    expect(pool.serving.map(({ pid }) => pid)).toEqual([1]);
+    expect(log).toEqual(["worker 1 is replaced: it is old", expect.stringMatching(/^worker 1 stays: /)]);
+  });
+
+  test("one that does not finish in time is asked to leave", async () => {
+    const { pool, process, started } = poolOf();
+    await started(1);
+    const renewed = pool.renew(true, 50);
+    await until("a new process", 1000, () => pool.members.length === 2);
+    process(2).told.ready();
+    await renewed;
+    await until("the end of its time", 1000, () => process(1).hasToLeave);
+    process(1).end("exit code 0");
+  });
+});
