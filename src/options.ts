@@ -218,6 +218,24 @@ export interface ServerOptions {
    */
   reloadTimeout?: number;
   /**
+   * Connections that one reactor may have, 1 to 1000000; one more is closed at once. 0 for no limit. The native HTTP/3
+   * engine tells of no connections: there a client's address and port count as one until `keepAliveTimeout` after
+   * their last request, and requests of one too many get 503.
+   * @default 0
+   */
+  maxConnections?: number;
+  /**
+   * The same, for the connections from one address.
+   * @default 0
+   */
+  maxConnectionsPerAddress?: number;
+  /**
+   * Requests after which a connection is told to come to an end, by `connection: close` on HTTP/1.1 and GOAWAY on HTTP/2,
+   * 1 to 2^53 - 1. 0 for no limit. The native HTTP/3 engine cannot.
+   * @default 0
+   */
+  maxRequestsPerConnection?: number;
+  /**
    * Milliseconds without a request after which a connection is closed, 1000 to 255000: HTTP/3's native engine counts
    * no further.
    * @default 60000
@@ -450,6 +468,9 @@ const CHECKS = v.strictObject({
   maxMemory: v.optional(limit(MIB, Number.MAX_SAFE_INTEGER, "bytes"), 0),
   reloadStrategy: v.optional(v.picklist(["all-at-once", "one-at-a-time"], STRATEGY), "all-at-once"),
   reloadTimeout: v.optional(whole(0, MAX_DELAY, "milliseconds"), 30_000),
+  maxConnections: v.optional(limit(1, 1_000_000, "connections"), 0),
+  maxConnectionsPerAddress: v.optional(limit(1, 1_000_000, "connections"), 0),
+  maxRequestsPerConnection: v.optional(limit(1, Number.MAX_SAFE_INTEGER, "requests"), 0),
   keepAliveTimeout: v.optional(whole(1000, 255_000, "milliseconds"), 60_000),
   maxExchanges: v.optional(whole(1, 1_000_000, "exchanges"), 10_000),
   maxQueue: v.optional(whole(0, 1_000_000, "exchanges"), 10_000),

@@ -5,6 +5,7 @@
 import type { Exchange, ExchangeId, Fields, FileBody, RequestBody, ResponseHead, Sink } from "../exchange.ts";
 import { changed, openMeant, sendOpened, WHOLE_BYTES } from "../files/send.ts";
 import { contentLength, fieldValue } from "../http/fields.ts";
+import { SeenConnections } from "./connection-limits.ts";
 import { type Listener, type ListenerHost, type ListenerOptions, plainAddress } from "./listener.ts";
 import { bindUdp } from "./ports.ts";
 
@@ -48,6 +49,8 @@ class NativeListener implements Listener {
 
   constructor(options: ListenerOptions, tls: NonNullable<ListenerOptions["tls"]>, host: ListenerHost) {
     let answer: Answer = () => {};
+    const { connectionLimits, keepAliveTimeout } = options;
+    const seen = connectionLimits.areSet ? new SeenConnections(connectionLimits, keepAliveTimeout) : null;
     // One for all requests: an executor for each would be one more closure to make, and to collect.
     const executor = (resolve: Answer) => {
       answer = resolve;
@@ -67,7 +70,9 @@ class NativeListener implements Listener {
         const answered = new Promise<Response>(executor);
         const exchange = new NativeExchange(host.nextId(), request, this, answer);
         this.unwatched.add(exchange);
-        host.accept(exchange);
+        if (seen?.sees(exchange.remoteAddress, exchange.remotePort, exchange.receivedAt) === false) {
+          host.turnAway(exchange);
+        } else host.accept(exchange);
         return answered;
       },
       error: () => new Response(null, { status: 500 }),

@@ -1,11 +1,14 @@
 /** What a listener promises to its reactor, and a reactor to its listeners. One file an engine stands beside this. */
 import type { Exchange, ExchangeId, Protocol } from "../exchange.ts";
+import type { ConnectionLimits } from "./connection-limits.ts";
 
 export interface ListenerHost {
   /** The id of the next exchange. */
   nextId(): ExchangeId;
   /** Takes an exchange whose head has arrived. What is wrong with it is found, and answered, here. */
   accept(exchange: Exchange): void;
+  /** Answers an exchange whose connection is one too many, where the listener could not refuse the connection itself. */
+  turnAway(exchange: Exchange): void;
   log(line: string): void;
 }
 
@@ -20,6 +23,9 @@ export interface ListenerOptions {
   readonly maxHeaderBytes: number;
   /** Milliseconds without a request after which a connection is closed. */
   readonly keepAliveTimeout: number;
+  readonly connectionLimits: ConnectionLimits;
+  /** Requests after which a connection is told to come to an end; 0 for no limit. */
+  readonly maxRequestsPerConnection: number;
   /** What TCP responses say in `alt-svc` (RFC 7838) for a port; null where there is no HTTP/3. */
   readonly altSvc: ((port: number) => string) | null;
 }

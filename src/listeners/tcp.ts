@@ -1,6 +1,7 @@
 /** TCP: HTTP/2 and HTTP/1.1 over TLS by `node:http2`, plain HTTP/1.1 by `node:http`. Owns sockets and sessions. */
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import {
+  constants,
   createSecureServer,
   type IncomingHttpHeaders,
   type ServerHttp2Session,
@@ -8,6 +9,7 @@ import {
 } from "node:http2";
 import type { AddressInfo, Server, Socket } from "node:net";
 import type { Protocol } from "../exchange.ts";
+import type { ConnectionLimits } from "./connection-limits.ts";
 import { Http1Exchange } from "./http1.ts";
 import { Http2Exchange, rawHeaders } from "./http2.ts";
 import {
@@ -18,6 +20,11 @@ import {
   plainAddress,
 } from "./listener.ts";
 import type { ConnectionFacts } from "./tcp-exchange.ts";
+
+/** Of a GOAWAY that refuses no stream yet. */
+const LAST_STREAM_ID = 2 ** 31 - 1;
+/** Milliseconds between that and the one that does: more than a round trip. */
+const GOAWAY_NOTICE = 1000;
 
 export function listenTcp(options: ListenerOptions, host: ListenerHost): Promise<Listener> {
   const listener = new TcpListener(options, host);
@@ -41,6 +48,8 @@ class TcpListener implements Listener {
   readonly #scheme: "http" | "https";
   readonly #altSvcOf: ListenerOptions["altSvc"];
   readonly #keepAliveTimeout: number;
+  readonly #limits: ConnectionLimits;
+  readonly #maxRequests: number;
   /** Connections of HTTP/2. */
   readonly #sessions = new Map<ServerHttp2Session, Connection>();
   /** Connections of HTTP/1.1. */
@@ -53,9 +62,13 @@ class TcpListener implements Listener {
     this.#host = host;
     this.#altSvcOf = options.altSvc;
     this.#keepAliveTimeout = options.keepAliveTimeout;
+    this.#limits = options.connectionLimits;
+    this.#maxRequests = options.maxRequestsPerConnection || Number.POSITIVE_INFINITY;
     this.#scheme = options.tls === null ? "http" : "https";
     this.protocols = options.tls === null ? ["HTTP/1.1"] : ["HTTP/1.1", "HTTP/2"];
     this.#server = options.tls === null ? this.#plain(options) : this.#secure(options, options.tls);
+    // Over TLS it is told before the handshake, which is the dear part of a connection.
+    this.#server.on("connection", (socket: Socket) => this.#admit(socket));
   }
 
   listen(options: ListenerOptions): Promise<Listener> {
@@ -88,12 +101,20 @@ class TcpListener implements Listener {
     for (const socket of this.#sockets.keys()) socket.destroy();
   }
 
+  #admit(socket: Socket): void {
+    const address = plainAddress(socket.remoteAddress ?? "");
+    if (this.#limits.admit(address)) socket.once("close", () => this.#limits.release(address));
+    else socket.destroy();
+  }
+
   #plain(options: ListenerOptions): Server {
     const server = createServer({ maxHeaderSize: engineHeaderBytes(options.maxHeaderBytes) });
     server.keepAliveTimeout = options.keepAliveTimeout;
     // How many lines there may be follows from `maxHeaderBytes`, which counts 32 for each.
     server.maxHeadersCount = 0;
-    server.on("connection", (socket: Socket) => this.#connected(socket));
+    server.on("connection", (socket: Socket) => {
+      if (!socket.destroyed) this.#connected(socket);
+    });
     server.on("request", (request, response) => this.#request(request, response));
     server.on("checkExpectation", (request, response) => this.#request(request, response));
     server.on("clientError", refuseGarbage);
@@ -154,14 +175,15 @@ class TcpListener implements Listener {
   #request(request: IncomingMessage, response: ServerResponse): void {
     const { socket } = request;
     const connection = this.#sockets.get(socket) ?? this.#connected(socket);
+    const id = this.#host.nextId();
+    const stream = connection.requests++;
+    const isLast = connection.requests >= this.#maxRequests;
+    const closing = () => isLast || this.#draining;
     connection.open++;
     response.once("close", () => {
       connection.open--;
-      if (this.#draining && connection.open === 0) socket.end();
+      if (closing() && connection.open === 0) socket.end();
     });
-    const id = this.#host.nextId();
-    const stream = connection.requests++;
-    const closing = () => this.#draining;
     this.#host.accept(
       new Http1Exchange(id, connection.facts, stream, request, response, this.#altSvc, closing),
     );
@@ -177,10 +199,18 @@ class TcpListener implements Listener {
     stream.once("close", () => {
       connection.open--;
     });
+    if (++connection.requests === this.#maxRequests) this.#end(stream.session as ServerHttp2Session);
     const id = this.#host.nextId();
     this.#host.accept(
       new Http2Exchange(id, connection.facts, stream, flags, rawHeaders(headers, raw), this.#altSvc),
     );
+  }
+
+  /** Tells that the connection ends, and ends it when what its client had sent by then has come: RFC 9113 §6.8. */
+  #end(session: ServerHttp2Session): void {
+    session.goaway(constants.NGHTTP2_NO_ERROR, LAST_STREAM_ID);
+    const timer = setTimeout(() => session.close(), GOAWAY_NOTICE);
+    session.once("close", () => clearTimeout(timer));
   }
 
   #connection(socket: Socket): Connection {

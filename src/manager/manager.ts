@@ -8,6 +8,7 @@ import { engineHeaderBytes } from "../listeners/listener.ts";
 import { bindTcp, bindUdp } from "../listeners/ports.ts";
 import type { ResolvedOptions } from "../options.ts";
 import { dispatchSettingOf } from "../reactor/dispatch-policy.ts";
+import type { ReactorLimits } from "../reactor/reactor.ts";
 import { progressPath } from "../wire/progress.ts";
 import type { Certificate } from "./certificate.ts";
 import { Child } from "./child.ts";
@@ -15,6 +16,7 @@ import { Heartbeat } from "./heartbeat.ts";
 import {
   type FromReactor,
   type FromWorker,
+  type ReactorConfig,
   type ReactorCounts,
   type ReactorStats,
   type ServerStats,
@@ -48,6 +50,20 @@ export interface ManagerConfig {
 }
 
 const REACTOR_SCRIPT = fileURLToPath(new URL("../reactor/main.ts", import.meta.url));
+const REACTOR_LIMITS = [
+  "maxHeaderBytes",
+  "maxBodyBytes",
+  "requestTimeout",
+  "concurrency",
+  "maxExchanges",
+  "maxQueue",
+  "queueTarget",
+] as const satisfies (keyof ReactorLimits)[];
+const CONNECTION_LIMITS = [
+  "maxConnections",
+  "maxConnectionsPerAddress",
+  "maxRequestsPerConnection",
+] as const satisfies (keyof ReactorConfig["connections"])[];
 /** Milliseconds within which a process that is well says how it is. */
 const STATS_TIMEOUT = 1000;
 /** `sockaddr_un` has room for 108 bytes with the closing NUL. */
@@ -248,7 +264,8 @@ export class Manager {
         tls: this.#config.certificate,
         http3: options.http3,
         keepAliveTimeout: options.keepAliveTimeout,
-        limits: options,
+        limits: pick(options, REACTOR_LIMITS),
+        connections: pick(options, CONNECTION_LIMITS),
         dispatch: dispatchSettingOf(options.dispatch),
         isElastic: options.workers.min < options.workers.max,
         static: options.static,
@@ -465,6 +482,10 @@ export class Manager {
       throw new StartError(`port ${port} on ${host} is in use`, { cause: error });
     }
   }
+}
+
+function pick<Whole, Name extends keyof Whole>(whole: Whole, names: readonly Name[]): Pick<Whole, Name> {
+  return Object.fromEntries(names.map((name) => [name, whole[name]])) as Pick<Whole, Name>;
 }
 
 function briefly(call: number) {

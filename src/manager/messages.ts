@@ -1,6 +1,7 @@
 /** What the manager says to its processes, and they to it, over the IPC channel of `node:child_process`. */
 
 import type { Protocol } from "../exchange.ts";
+import type { ConnectionBounds } from "../listeners/connection-limits.ts";
 import type { ResolvedStatic } from "../options.ts";
 import type { DispatchSetting } from "../reactor/dispatch-policy.ts";
 import type { ReactorLimits } from "../reactor/reactor.ts";
@@ -18,6 +19,7 @@ export interface ReactorConfig {
   readonly http3: "native" | "off";
   readonly keepAliveTimeout: number;
   readonly limits: ReactorLimits;
+  readonly connections: ConnectionBounds & { readonly maxRequestsPerConnection: number };
   readonly dispatch: DispatchSetting;
   /** The number of workers follows from the time that requests wait: it has to be told. */
   readonly isElastic: boolean;

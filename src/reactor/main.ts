@@ -3,6 +3,7 @@ import { rmSync } from "node:fs";
 import { createServer } from "node:net";
 import { networkInterfaces } from "node:os";
 import { dirname } from "node:path";
+import { ConnectionLimits } from "../listeners/connection-limits.ts";
 import { listenHttp3Native } from "../listeners/http3-native.ts";
 import type { Listener, ListenerOptions } from "../listeners/listener.ts";
 import { listenTcp } from "../listeners/tcp.ts";
@@ -110,7 +111,16 @@ async function openListeners(config: ReactorConfig, reactor: Reactor): Promise<r
   const withHttp3 = tls !== null && config.http3 === "native";
   const altSvc = withHttp3 ? (port: number) => `h3=":${port}"; ma=${ALT_SVC_SECONDS}` : null;
   const { maxHeaderBytes } = config.limits;
-  const options: ListenerOptions = { ...config, host: hostOf(config.host), altSvc, maxHeaderBytes };
+  const connectionLimits = new ConnectionLimits(config.connections);
+  const { maxRequestsPerConnection } = config.connections;
+  const options: ListenerOptions = {
+    ...config,
+    host: hostOf(config.host),
+    altSvc,
+    maxHeaderBytes,
+    connectionLimits,
+    maxRequestsPerConnection,
+  };
   for (let attempt = 1; ; attempt++) {
     const tcp = await listenTcp(options, reactor);
     if (!withHttp3) return [tcp];

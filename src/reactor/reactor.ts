@@ -153,6 +153,10 @@ export class Reactor implements ListenerHost, LinkOwner {
     else this.#admit(flight);
   }
 
+  turnAway(exchange: Exchange): void {
+    this.#refuse(exchange, 503, "there are too many connections");
+  }
+
   /** Takes no new exchange; resolves when none is in flight. */
   drain(): Promise<void> {
     this.#draining = true;

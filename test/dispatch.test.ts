@@ -1,0 +1,215 @@
+/** Which worker gets a request, who waits, and who is refused: with real workers, on every protocol. */
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { existsSync } from "node:fs";
+import net from "node:net";
+import { type Client, header } from "./support/client.ts";
+import { ALL_CLIENTS, HTTP1, HTTP2, QUICHE, RESETTING_CLIENTS } from "./support/clients.ts";
+import type { Http2Client } from "./support/http2-client.ts";
+import { Load } from "./support/load.ts";
+import { until } from "./support/poll.ts";
+import { RawConnection } from "./support/raw-connection.ts";
+import { startFixture } from "./support/server.ts";
+import { readStats, untilIdle } from "./support/stats.ts";
+
+// Milliseconds: longer than any deadline in a test and the stop of its server, so that every failure is cleaned up.
+setDefaultTimeout(60_000);
+
+async function textOf(client: Client, path: string): Promise<string> {
+  return (await client.request({ path })).body.text();
+}
+
+async function distinctPids(client: Client, count: number): Promise<Set<string>> {
+  return new Set(await Promise.all(Array.from({ length: count }, () => textOf(client, "/pid"))));
+}
+
+describe("dispatch", () => {
+  test("connection: all requests of a connection reach one worker, and connections are spread", async () => {
+    await using server = await startFixture("server.ts", { options: { workers: 2, dispatch: "connection" } });
+    for (const kind of RESETTING_CLIENTS) {
+      const seen = new Set<string>();
+      for (let i = 0; i < 12; i++) {
+        await using client = await kind.open(server);
+        // One after another: HTTP/1.1 opens a connection for each that is under way.
+        const pids = [
+          await textOf(client, "/pid"),
+          await textOf(client, "/pid"),
+          await textOf(client, "/pid"),
+        ];
+        expect(new Set(pids).size).toBe(1);
+        seen.add(pids[0] as string);
+      }
+      expect(seen.size).toBe(2);
+    }
+  });
+
+  test("address: one client's connections all reach one worker", async () => {
+    await using server = await startFixture("server.ts", { options: { workers: 3, dispatch: "address" } });
+    const pids = new Set<string>();
+    for (const kind of ALL_CLIENTS) {
+      await using client = await kind.open(server);
+      for (const pid of await distinctPids(client, 10)) pids.add(pid);
+    }
+    expect(pids.size).toBe(1);
+  });
+
+  test("round-robin: the next in turn, however busy", async () => {
+    await using server = await startFixture("server.ts", {
+      options: { workers: 3, dispatch: "round-robin" },
+    });
+    await using client = await QUICHE.open(server);
+    const pids: string[] = [];
+    for (let i = 0; i < 9; i++) pids.push(await textOf(client, "/pid"));
+    expect(new Set(pids.slice(0, 3)).size).toBe(3);
+    expect(pids.slice(3, 6)).toEqual(pids.slice(0, 3));
+    expect(pids.slice(6)).toEqual(pids.slice(0, 3));
+  });
+
+  test("a function of the request", async () => {
+    await using server = await startFixture("dispatch-function.ts", { options: { workers: 3 } });
+    for (const kind of ALL_CLIENTS) {
+      await using client = await kind.open(server);
+      for (const id of ["1", "2", "3"]) {
+        expect(await textOf(client, `/worker?to=${id}`)).toBe(id);
+      }
+    }
+  });
+
+  test("a worker that computes gets no more until it has answered, and the others serve", async () => {
+    await using server = await startFixture("server.ts", { options: { workers: 2 } });
+    await using client = await HTTP2.open(server);
+    const file = server.scratch.file("computing");
+    const computing = textOf(client, `/compute?ms=2000&file=${file}`);
+    await until("the computation", 5_000, () => existsSync(file));
+    const began = performance.now();
+    for (let i = 0; i < 50; i++) await textOf(client, "/hello");
+    // A few may be sent to it before it is known to be late.
+    expect(performance.now() - began).toBeLessThan(1_000);
+    expect(await computing).toBe("computed");
+    await untilIdle(client);
+  });
+
+  test("concurrency: what one worker has at a time is bounded, the rest wait in the reactor", async () => {
+    await using server = await startFixture("server.ts", { options: { workers: 2, concurrency: 2 } });
+    await using client = await HTTP2.open(server);
+    const began = performance.now();
+    const waits = Array.from({ length: 12 }, () => textOf(client, "/wait?ms=200"));
+    expect(new Set(await Promise.all(waits))).toEqual(new Set(["waited as GET"]));
+    // Twelve, four at a time.
+    expect(performance.now() - began).toBeGreaterThan(590);
+    await untilIdle(client);
+  });
+});
+
+describe("overload", () => {
+  test("at three times the capacity the accepted stay fast, and the rest get 503 at once", async () => {
+    const options = { workers: 2, concurrency: 2, queueTarget: 10 };
+    await using server = await startFixture("server.ts", { options });
+    await using client = await HTTP2.open(server);
+    // Four at a time, 40 ms each: one hundred a second.
+    const path = "/wait?ms=40";
+    const measure = async (perSecond: number, seconds: number) => {
+      const accepted: number[] = [];
+      const refused: number[] = [];
+      const one = async () => {
+        const began = performance.now();
+        const response = await client.request({ path });
+        await response.body.bytes();
+        if (response.status === 503) expect(header(response, "retry-after")).toMatch(/^[1-9]\d*$/);
+        else expect(response.status).toBe(200);
+        (response.status === 200 ? accepted : refused).push(performance.now() - began);
+      };
+      const all: Promise<void>[] = [];
+      const start = performance.now();
+      for (let sent = 0; sent < perSecond * seconds; ) {
+        const due = Math.floor(((performance.now() - start) / 1_000) * perSecond);
+        for (; sent < Math.min(due, perSecond * seconds); sent++) all.push(one());
+        await Bun.sleep(2);
+      }
+      await Promise.all(all);
+      const p99 = (times: number[]) => times.sort((a, b) => a - b)[Math.floor(times.length * 0.99)] ?? 0;
+      return {
+        accepted: accepted.length,
+        refused: refused.length,
+        p99: p99(accepted),
+        p99Refused: p99(refused),
+      };
+    };
+    const at = await measure(90, 3);
+    await measure(300, 1);
+    const over = await measure(300, 4);
+    expect(at.refused).toBe(0);
+    expect(over.accepted).toBeGreaterThan(300);
+    expect(over.refused).toBeGreaterThan(500);
+    expect(over.p99).toBeLessThan(2 * at.p99);
+    expect(over.p99Refused).toBeLessThan(50);
+    await untilIdle(client);
+  });
+
+  test("workers are added while requests wait, and leave when they are idle", async () => {
+    const options = { workers: { min: 1, max: 3 }, workerIdleTimeout: 1_500, concurrency: 2 };
+    await using server = await startFixture("server.ts", { options });
+    await using observer = await HTTP1.open(server);
+    const ready = async () =>
+      (await readStats(observer)).workers.filter(({ state }) => state === "ready").length;
+    expect(await ready()).toBe(1);
+    {
+      await using load = await Load.begin(server, { requests: [{ path: "/wait?ms=30" }], parallel: 6 });
+      await until("three workers", 20_000, async () => (await ready()) === 3);
+      await load.expectUnharmed();
+    }
+    await until("one worker", 20_000, async () => (await ready()) === 1);
+    await untilIdle(observer);
+  });
+});
+
+describe("connections", () => {
+  const refusal = async (port: number): Promise<string> => {
+    const { promise, resolve } = Promise.withResolvers<string>();
+    const socket = net.connect(port, "127.0.0.1");
+    socket.on("close", () => resolve("closed")).on("error", () => {});
+    const timer = setTimeout(() => resolve("open"), 2_000);
+    const outcome = await promise;
+    clearTimeout(timer);
+    socket.destroy();
+    return outcome;
+  };
+
+  for (const name of ["maxConnections", "maxConnectionsPerAddress"]) {
+    test(`${name}: one more is closed at once, and there is room again when one has gone`, async () => {
+      await using server = await startFixture("server.ts", { options: { [name]: 2 } });
+      await using http2 = await HTTP2.open(server);
+      expect(await textOf(http2, "/hello")).toBe("Hello from HTTP/2!");
+      {
+        using raw = await RawConnection.open(server.port);
+        raw.send("GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        await raw.untilReceived(/Hello from HTTP\/1\.1!$/);
+        expect(await refusal(server.port)).toBe("closed");
+        expect(await textOf(http2, "/hello")).toBe("Hello from HTTP/2!");
+        // The native engine cannot close it; nothing of it reaches a handler.
+        await using quiche = await QUICHE.open(server);
+        expect((await quiche.request({ path: "/hello" })).status).toBe(503);
+      }
+      await until("room", 5_000, async () => {
+        await using again = await HTTP1.open(server);
+        return (await textOf(again, "/hello")) === "Hello from HTTP/1.1!";
+      });
+    });
+  }
+
+  test("maxRequestsPerConnection ends a connection when its last answer is whole", async () => {
+    await using server = await startFixture("server.ts", { options: { maxRequestsPerConnection: 3 } });
+    using raw = await RawConnection.open(server.port);
+    for (let i = 1; i <= 3; i++) {
+      raw.send("GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n");
+      await raw.untilReceived(new RegExp(`(Hello from HTTP/1\\.1![^]*){${i}}$`));
+    }
+    const text = await raw.untilClosed(2_000);
+    expect(text.match(/connection: close/gi)?.length).toBe(1);
+    await using http2 = (await HTTP2.open(server)) as Http2Client;
+    const slow = textOf(http2, "/wait?ms=1500");
+    expect(await textOf(http2, "/hello")).toBe("Hello from HTTP/2!");
+    expect(await textOf(http2, "/hello")).toBe("Hello from HTTP/2!");
+    await until("GOAWAY", 2_000, () => http2.isLost);
+    expect(await slow).toBe("waited as GET");
+  });
+});

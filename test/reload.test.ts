@@ -1,0 +1,202 @@
+/** Workers are replaced while they serve: by a reload, and when they have had enough. No request and no connection notices. */
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { readFileSync, writeFileSync } from "node:fs";
+import type { Client } from "./support/client.ts";
+import { ALL_CLIENTS, HTTP1, HTTP2 } from "./support/clients.ts";
+import { Load } from "./support/load.ts";
+import { inTime, until } from "./support/poll.ts";
+import { Scratch, startFixture, type TestServer } from "./support/server.ts";
+import { readStats, untilIdle, untilInFlight } from "./support/stats.ts";
+
+// Milliseconds: longer than any deadline in a test and the stop of its server, so that every failure is cleaned up.
+setDefaultTimeout(60_000);
+
+const REQUESTS = [
+  { path: "/wait?ms=10" },
+  { method: "POST", path: "/raw", body: "the body of a request that must not be sent twice" },
+];
+
+interface Versioned extends AsyncDisposable {
+  readonly server: TestServer;
+  /** What the next processes load. */
+  load(version: string): void;
+  /** Lines of `workerStart` and `workerStop`. */
+  log(): string[];
+}
+
+async function startVersions(options: Readonly<Record<string, unknown>>): Promise<Versioned> {
+  const scratch = await Scratch.make();
+  const file = scratch.file("version");
+  writeFileSync(file, "1");
+  const env = { TERCET_TEST_VERSION: file };
+  const server = await startFixture("versions.ts", { scratch, options, env });
+  return {
+    server,
+    load: (version) => writeFileSync(file, version),
+    log: () => readFileSync(`${file}.log`, "utf8").split("\n").filter(Boolean),
+    [Symbol.asyncDispose]: () => server[Symbol.asyncDispose](),
+  };
+}
+
+async function textOf(client: Client, path: string): Promise<string> {
+  return (await client.request({ path })).body.text();
+}
+
+async function pidsOf(client: Client): Promise<number[]> {
+  const { workers } = await readStats(client);
+  return workers.filter(({ state }) => state === "ready").map(({ pid }) => pid);
+}
+
+describe("a reload", () => {
+  test("twenty of them under load cost no request and no connection", async () => {
+    await using versions = await startVersions({ workers: 2 });
+    await using load = await Load.begin(versions.server, { requests: REQUESTS });
+    await using observer = await HTTP2.open(versions.server);
+    for (let version = 2; version <= 21; version++) {
+      versions.load(String(version));
+      expect(await textOf(observer, "/reload")).toBe("reloaded");
+      expect(await textOf(observer, "/version")).toBe(String(version));
+    }
+    await load.expectUnharmed();
+    await until("the old ones to leave", 5_000, () => versions.log().length === 2 * 20 + 2 * 21);
+    const stats = await untilIdle(observer);
+    expect(stats.workers.map(({ restarts }) => restarts)).toEqual([0, 0]);
+    expect(versions.server.stderr).not.toMatch(/ended|died|error/);
+  });
+
+  test("all at once: no old code answers after new code has", async () => {
+    await using versions = await startVersions({ workers: 3 });
+    await using client = await HTTP2.open(versions.server);
+    const seen: string[] = [];
+    let isOver = false;
+    const ask = async () => {
+      while (!isOver) seen.push(await textOf(client, "/version"));
+    };
+    const asking = Array.from({ length: 6 }, ask);
+    versions.load("2");
+    expect(await textOf(client, "/reload")).toBe("reloaded");
+    const after = seen.length;
+    await until("answers after it", 5_000, () => seen.length > after + 50);
+    isOver = true;
+    await Promise.all(asking);
+    // One that was sent before the switch may come in after it, but none is sent to old code then.
+    expect(seen.slice(after + asking.length)).not.toContain("1");
+    expect(seen).toContain("1");
+  });
+
+  test("one at a time: there is never more than one worker too many", async () => {
+    await using versions = await startVersions({ workers: 3, reloadStrategy: "one-at-a-time" });
+    await using client = await HTTP2.open(versions.server);
+    const before = await pidsOf(client);
+    let most = 0;
+    let isOver = false;
+    const watch = async () => {
+      while (!isOver) {
+        const { workers } = await readStats(client);
+        most = Math.max(most, workers.filter(({ state }) => state === "starting").length);
+      }
+    };
+    const watching = watch();
+    versions.load("2");
+    versions.server.kill("SIGHUP");
+    await until("new workers alone", 20_000, async () => {
+      const pids = await pidsOf(client);
+      return pids.length === 3 && !pids.some((pid) => before.includes(pid));
+    });
+    isOver = true;
+    await watching;
+    expect(most).toBe(1);
+    expect(await textOf(client, "/version")).toBe("2");
+    await until("the word of it", 2_000, () => versions.server.stderr.includes("reloaded"));
+  });
+
+  test("of code that does not load leaves the old serving, and says why", async () => {
+    await using versions = await startVersions({ workers: 2, reloadTimeout: 1_500 });
+    await using load = await Load.begin(versions.server, { requests: REQUESTS });
+    await using client = await HTTP2.open(versions.server);
+    const before = await pidsOf(client);
+    versions.load("broken");
+    expect(await textOf(client, "/reload")).toMatch(
+      /^ReloadError: .*ended \(exit code 1\) before it was ready/,
+    );
+    versions.load("silent");
+    expect(await textOf(client, "/reload")).toBe("ReloadError: a new worker is not ready within 1500 ms");
+    versions.server.kill("SIGHUP");
+    await until("the word of it", 5_000, () => versions.server.stderr.includes("the old code still serves"));
+    expect(await pidsOf(client)).toEqual(before);
+    expect(await textOf(client, "/version")).toBe("1");
+    await load.expectUnharmed();
+    versions.load("3");
+    expect(await textOf(client, "/reload")).toBe("reloaded");
+    expect(await textOf(client, "/version")).toBe("3");
+  });
+
+  for (const kind of ALL_CLIENTS) {
+    test(`what is in flight finishes where it is, ${kind.name}`, async () => {
+      await using versions = await startVersions({ workers: 1 });
+      await using client = await kind.open(versions.server);
+      await using observer = await HTTP2.open(versions.server);
+      const slow = textOf(client, "/wait?ms=1500");
+      const stream = await client.request({ path: "/trickle?count=30&every=50" });
+      await untilInFlight(observer, 2);
+      versions.load("2");
+      expect(await textOf(observer, "/reload")).toBe("reloaded");
+      expect(await textOf(client, "/version")).toBe("2");
+      expect((await readStats(observer)).workers.map(({ state }) => state).sort()).toEqual([
+        "ready",
+        "retiring",
+      ]);
+      expect((await stream.body.text()).match(/data/g)?.length).toBe(30);
+      expect(await slow).toBe("waited as GET");
+      await until(
+        "the old one to leave",
+        5_000,
+        async () => (await readStats(observer)).workers.length === 1,
+      );
+      expect(versions.log()).toEqual(["start 1 1", "start 2 1", "stop 1 1"]);
+    });
+  }
+
+  test("what has not finished within reloadTimeout is ended", async () => {
+    await using versions = await startVersions({ workers: 1, reloadTimeout: 1_000 });
+    await using client = await HTTP1.open(versions.server);
+    await using observer = await HTTP2.open(versions.server);
+    const begun = await client.request({ path: "/begin" });
+    const pid = Number(new TextDecoder().decode((await begun.body.read()) ?? undefined));
+    expect(await textOf(observer, "/reload")).toBe("reloaded");
+    await expect(inTime("the end of the stream", 6_000, begun.body.bytes())).rejects.toThrow();
+    const { workers } = await readStats(observer);
+    expect(workers.map((worker) => worker.pid)).not.toContain(pid);
+    expect(versions.server.stderr).toContain(`worker 1 (${pid}) has not finished within 1000 ms`);
+  });
+});
+
+describe("a worker that has had enough", () => {
+  test("of requests is replaced, and no request notices", async () => {
+    await using versions = await startVersions({ workers: 2, maxRequests: 100 });
+    await using load = await Load.begin(versions.server, { requests: REQUESTS });
+    await using observer = await HTTP2.open(versions.server);
+    const pids = new Set<number>();
+    await until("ten workers", 30_000, async () => {
+      for (const { pid } of (await readStats(observer)).workers) pids.add(pid);
+      return pids.size >= 10;
+    });
+    await load.expectUnharmed();
+    expect(versions.server.stderr).toContain("is replaced: it has answered 100 requests");
+  });
+
+  test("of memory is replaced, and no request notices", async () => {
+    const MIB = 1024 * 1024;
+    await using versions = await startVersions({ workers: 2, maxMemory: 400 * MIB });
+    await using load = await Load.begin(versions.server, { requests: REQUESTS });
+    await using observer = await HTTP2.open(versions.server);
+    const before = await pidsOf(observer);
+    await until("new workers alone", 30_000, async () => {
+      await textOf(observer, `/leak?bytes=${100 * MIB}`);
+      const pids = await pidsOf(observer);
+      return pids.length === 2 && !pids.some((pid) => before.includes(pid));
+    });
+    await load.expectUnharmed();
+    expect(versions.server.stderr).toMatch(/is replaced: it holds \d+ bytes, and maxMemory is 419430400/);
+  });
+});
