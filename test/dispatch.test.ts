@@ -107,26 +107,27 @@ describe("overload", () => {
     await using client = await HTTP2.open(server);
     // Four at a time, 40 ms each: one hundred a second.
     const path = "/wait?ms=40";
-    const measure = async (perSecond: number, seconds: number) => {
+    const p99 = (times: number[]) => times.sort((a, b) => a - b)[Math.floor(times.length * 0.99)] ?? 0;
+    /** What is sent in the first second is not counted: a queue that has just begun to stand is still a burst. */
+    const measure = async (perSecond: number) => {
       const accepted: number[] = [];
       const refused: number[] = [];
-      const one = async () => {
+      const one = async (counts: boolean) => {
         const began = performance.now();
         const response = await client.request({ path });
         await response.body.bytes();
         if (response.status === 503) expect(header(response, "retry-after")).toMatch(/^[1-9]\d*$/);
         else expect(response.status).toBe(200);
-        (response.status === 200 ? accepted : refused).push(performance.now() - began);
+        if (counts) (response.status === 200 ? accepted : refused).push(performance.now() - began);
       };
       const all: Promise<void>[] = [];
       const start = performance.now();
-      for (let sent = 0; sent < perSecond * seconds; ) {
-        const due = Math.floor(((performance.now() - start) / 1_000) * perSecond);
-        for (; sent < Math.min(due, perSecond * seconds); sent++) all.push(one());
+      while (all.length < perSecond * 4) {
+        const due = ((performance.now() - start) / 1_000) * perSecond;
+        while (all.length < Math.min(due, perSecond * 4)) all.push(one(all.length > perSecond));
         await Bun.sleep(2);
       }
       await Promise.all(all);
-      const p99 = (times: number[]) => times.sort((a, b) => a - b)[Math.floor(times.length * 0.99)] ?? 0;
       return {
         accepted: accepted.length,
         refused: refused.length,
@@ -134,12 +135,11 @@ describe("overload", () => {
         p99Refused: p99(refused),
       };
     };
-    const at = await measure(90, 3);
-    await measure(300, 1);
-    const over = await measure(300, 4);
+    const at = await measure(90);
+    const over = await measure(300);
     expect(at.refused).toBe(0);
-    expect(over.accepted).toBeGreaterThan(300);
-    expect(over.refused).toBeGreaterThan(500);
+    expect(over.accepted).toBeGreaterThan(200);
+    expect(over.refused).toBeGreaterThan(400);
     expect(over.p99).toBeLessThan(2 * at.p99);
     expect(over.p99Refused).toBeLessThan(50);
     await untilIdle(client);

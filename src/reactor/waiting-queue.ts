@@ -4,8 +4,9 @@
  *
  * How long one more would wait is estimated as PIE does (RFC 8033 §4.2): those that wait, times the mean time between
  * two that left. Whether that is too long is decided as by CoDel (RFC 8289): a queue that empties now and then is a burst,
- * and may be as long as `maxQueue`; one that stands is held to its target. CoDel drops what has waited already; here
- * an arrival is refused, at once, so that whoever was let in is also served.
+ * in which one may wait ten times as long as the target; one that has not been empty for so long stands, and is held to its
+ * target, until it has kept to it for as long by itself. CoDel drops what has waited already; here an arrival is refused, at once, so that whoever was let in is
+ * also served.
  */
 
 export interface QueueLimits {
@@ -15,8 +16,8 @@ export interface QueueLimits {
   readonly queueTarget: number;
 }
 
-/** A queue that has not been empty for this many times its target stands: CoDel's own proportion is 20. */
-const STANDS_AFTER = 10;
+/** The interval after which a queue stands, in targets: CoDel's own proportion is 20. */
+const INTERVAL = 10;
 /** The rate of departures is measured over so many milliseconds at least. */
 const RATE_WINDOW = 50;
 
@@ -26,6 +27,8 @@ export class WaitingQueue<Item> {
   readonly #items = new Set<Item>();
   /** When it was last empty. */
   #emptyAt = 0;
+  /** Until when it is held to its target though it may have been empty. */
+  #strictUntil = 0;
   /** Mean milliseconds between two departures; 0 while none was measured. */
   #gap = 0;
   #windowStart = 0;
@@ -47,10 +50,14 @@ export class WaitingQueue<Item> {
     const { maxQueue, queueTarget } = this.#limits;
     if (this.#items.size >= maxQueue) return false;
     if (this.#items.size === 0) this.#restart(now);
-    const stands = now - this.#emptyAt >= STANDS_AFTER * queueTarget;
-    if (stands && this.expectedWait(now) > queueTarget) return false;
-    this.#items.add(item);
-    return true;
+    const interval = INTERVAL * queueTarget;
+    const isStrict = now < this.#strictUntil || now - this.#emptyAt >= interval;
+    if (this.expectedWait(now) <= (isStrict ? queueTarget : interval)) {
+      this.#items.add(item);
+      return true;
+    }
+    this.#strictUntil = now + interval;
+    return false;
   }
 
   /** The items in their order; safe to remove from meanwhile. */
@@ -81,7 +88,6 @@ export class WaitingQueue<Item> {
     this.#emptyAt = now;
     this.#windowStart = now;
     this.#departed = 0;
-    this.#gap = 0;
   }
 
   #measure(now: number): void {

@@ -200,21 +200,19 @@ describe("the policy", () => {
 describe("the queue", () => {
   const queueOf = (queueTarget: number, maxQueue = 1000) =>
     new WaitingQueue<number>({ maxQueue, queueTarget });
-  /** One arrival each `every` milliseconds and one departure each `service`, for `time`. */
+  /** Items are the times at which they arrive: one each `every` milliseconds and one departure each `service`, for `time`. */
   const run = (queue: WaitingQueue<number>, every: number, service: number, from: number, time: number) => {
     const refused: number[] = [];
     const waits: number[] = [];
-    const arrivals = new Map<number, number>();
     let left = from + service;
     for (let now = from; now < from + time; now += every) {
       for (; left <= now; left += service) {
         const [first] = queue;
         if (first === undefined) continue;
         queue.depart(first, left);
-        waits.push(left - (arrivals.get(first) ?? 0));
+        waits.push(left - first);
       }
-      if (queue.add(now, now)) arrivals.set(now, now);
-      else refused.push(now - from);
+      if (!queue.add(now, now)) refused.push(now - from);
     }
     return { refused, waits };
   };
@@ -227,17 +225,34 @@ describe("the queue", () => {
     expect(queue.add(1, 901)).toBe(true);
   });
 
+  test("but not one in which the last would wait ten times the target", () => {
+    const { refused, waits } = run(queueOf(100), 1, 50, 0, 900);
+    expect(Math.max(...waits)).toBeLessThanOrEqual(1100);
+    expect(refused.length).toBeGreaterThan(100);
+  });
+
   test("below its capacity nothing is refused", () => {
     expect(run(queueOf(20), 10, 9, 0, 5000).refused).toEqual([]);
   });
 
   test("at three times its capacity the wait is held to the target, and a third is served", () => {
+    for (const queueTarget of [1, 10, 20, 100]) {
+      const queue = queueOf(queueTarget);
+      run(queue, 3, 9, 0, 3000);
+      const { refused, waits } = run(queue, 3, 9, 3000, 5000);
+      expect(Math.max(...waits)).toBeLessThanOrEqual(queueTarget + 2 * 9);
+      expect(waits.length).toBeGreaterThan(500);
+      expect(refused.length).toBeGreaterThan(1000);
+    }
+  });
+
+  test("it is strict until it has kept to its target for a while, and a burst passes again then", () => {
     const queue = queueOf(20);
     run(queue, 3, 9, 0, 1000);
-    const { refused, waits } = run(queue, 3, 9, 1000, 5000);
-    expect(Math.max(...waits.slice(50))).toBeLessThanOrEqual(30);
-    expect(waits.length).toBeGreaterThan(500);
-    expect(refused.length).toBeGreaterThan(1000);
+    const { refused } = run(queue, 10, 9, 1000, 1000);
+    expect(refused.filter((at) => at > 300)).toEqual([]);
+    const burst = Array.from({ length: 20 }, (_, i) => queue.add(10_000 + i, 2000));
+    expect(burst).not.toContain(false);
   });
 
   test("when nothing leaves any more, arrivals are refused", () => {
