@@ -1,11 +1,12 @@
 /** A worker dies: what its clients see, and that every connection stays. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
-import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import type { Client } from "./support/client.ts";
-import { ALL_CLIENTS, HTTP1, HTTP2, QUICHE, RESETTING_CLIENTS } from "./support/clients.ts";
+import { readFileSync, rmSync, writeFileSync } from "node:fs";
+import { type Client, header } from "./support/client.ts";
+import { ALL_CLIENTS, HTTP2, RESETTING_CLIENTS } from "./support/clients.ts";
 import { Http2Client } from "./support/http2-client.ts";
 import { QuicheClient } from "./support/http3-quiche-client.ts";
-import { inTime, until } from "./support/poll.ts";
+import { Load } from "./support/load.ts";
+import { until } from "./support/poll.ts";
 import { Scratch, startFixture, type TestServer } from "./support/server.ts";
 import { expectCutShort } from "./support/short.ts";
 import { readStats, type ServerStats, untilIdle, untilInFlight } from "./support/stats.ts";
@@ -43,49 +44,69 @@ async function killOne(client: Client, index: number): Promise<void> {
 describe("kill -9 of workers under load", () => {
   test("every idempotent request succeeds and every connection stays", async () => {
     await using server = await startFixture("server.ts", { options: { workers: 3 } });
-    await using quiche = await QuicheClient.connect(server);
-    await using http2 = await Http2Client.connect(server);
-    await using http1 = await HTTP1.open(server);
+    const requests = ["GET", "PUT", "DELETE"].map((method) => ({ method, path: "/wait?ms=15" }));
+    await using load = await Load.begin(server, { requests });
     await using observer = await HTTP2.open(server);
-    let isOver = false;
-    const answered = new Map<string, number>();
-    const wrong: string[] = [];
-    const load = async (client: Client, method: string, body?: string) => {
-      while (!isOver) {
-        const request = { method, path: "/wait?ms=15", ...(body === undefined ? {} : { body }) };
-        try {
-          const response = await client.request(request);
-          const text = await response.body.text();
-          if (response.status === 200) answered.set(client.name, (answered.get(client.name) ?? 0) + 1);
-          else wrong.push(`${client.name} ${method}: ${response.status} ${text}`);
-        } catch (error) {
-          wrong.push(`${client.name} ${method}: ${error}`);
-        }
-      }
-    };
-    const loads = [quiche, http2, http1].flatMap((client) => [
-      ...Array.from({ length: 10 }, () => load(client, "GET")),
-      load(client, "PUT"),
-      load(client, "DELETE"),
-    ]);
-    const kills = async () => {
-      for (let round = 0; round < 6; round++) await killOne(observer, round);
-    };
-    try {
-      await kills();
-    } finally {
-      isOver = true;
-      await Promise.all(loads);
-    }
-    expect(wrong).toEqual([]);
-    for (const client of [quiche, http2, http1]) expect(answered.get(client.name)).toBeGreaterThan(100);
-    expect(quiche.closedBecause).toBeNull();
-    expect(http2.isLost).toBe(false);
-    expect(await textOf(quiche, "/hello")).toBe("Hello from HTTP/3!");
-    expect(await textOf(http2, "/hello")).toBe("Hello from HTTP/2!");
+    for (let round = 0; round < 6; round++) await killOne(observer, round);
+    await load.expectUnharmed();
     const stats = await untilIdle(observer);
     expect(stats.workers.reduce((sum, { restarts }) => sum + restarts, 0)).toBe(6);
-  }, 60_000);
+  });
+
+  test("one each 100 ms: idempotent requests lose none, and the others none but those of that worker", async () => {
+    const parallel = 4;
+    await using server = await startFixture("server.ts", { options: { workers: 4 } });
+    await using load = await Load.begin(server, { requests: [{ path: "/wait?ms=15" }], parallel });
+    await using others = await Load.begin(server, {
+      requests: [{ method: "POST", path: "/wait?ms=15" }],
+      parallel,
+      isRight: (status) => status === 200 || status === 502,
+    });
+    await using observer = await HTTP2.open(server);
+    const killed = new Set<number>();
+    for (const end = performance.now() + 5_000; performance.now() < end; await Bun.sleep(100)) {
+      const { workers } = await readStats(observer);
+      const serving = workers.filter(({ state, pid }) => state === "ready" && !killed.has(pid));
+      const victim = serving[Math.floor(Math.random() * serving.length)]?.pid ?? 0;
+      if (victim === 0) continue;
+      process.kill(victim, "SIGKILL");
+      killed.add(victim);
+    }
+    expect(killed.size).toBeGreaterThan(15);
+    await load.expectUnharmed();
+    await others.expectUnharmed();
+    await untilIdle(observer);
+  });
+});
+
+describe("a handler that never lets go of its worker", () => {
+  test("costs its own requests, and no one else's", async () => {
+    const options = { workers: 2, requestTimeout: 1_000, shutdownTimeout: 500 };
+    await using server = await startFixture("server.ts", { options });
+    await using load = await Load.begin(server, { requests: [{ path: "/wait?ms=15" }] });
+    for (const kind of ALL_CLIENTS) {
+      await using client = await kind.open(server);
+      const began = performance.now();
+      const response = await client.request({ path: "/spin" });
+      expect(response.status).toBe(504);
+      await response.body.bytes();
+      expect(performance.now() - began).toBeLessThan(2_500);
+    }
+    await load.expectUnharmed();
+    // Each was run by one worker, which was killed: a request that blocks its worker is not given to another.
+    expect(server.stderr.match(/has stopped answering: it is killed/g)?.length).toBe(ALL_CLIENTS.length);
+    expect(server.stderr).toMatch(/504 GET \/spin .* ms, for its handler does not let go of its worker/);
+  });
+
+  test("without requestTimeout it is told of, and the others are served", async () => {
+    await using server = await startFixture("server.ts", { options: { workers: 2, shutdownTimeout: 500 } });
+    await using client = await HTTP2.open(server);
+    client.request({ path: "/spin" }).catch(() => {});
+    await using load = await Load.begin(server, { requests: [{ path: "/wait?ms=15" }] });
+    await until("the word of it", 15_000, () => server.stderr.includes("has not answered for 5 s"));
+    expect(server.stderr).toMatch(/worker \d has not answered for 5 s, since it runs GET \/spin /);
+    await load.expectUnharmed();
+  });
 });
 
 describe("a request whose worker dies", () => {
@@ -170,7 +191,7 @@ describe("a request on the same connection as one whose worker dies", () => {
 });
 
 describe("a worker that dies at once", () => {
-  test("is replaced with back-off, and the server recovers", async () => {
+  test("is replaced with back-off; with none left the answer is 503, and the log says once why", async () => {
     const scratch = await Scratch.make();
     const die = scratch.file("die");
     const log = scratch.file("loads");
@@ -178,26 +199,40 @@ describe("a worker that dies at once", () => {
       scratch,
       env: { TERCET_TEST_DIE: die, TERCET_TEST_LOADS: log },
     });
-    await using client = await QUICHE.open(server);
-    const loads = () => readFileSync(log, "latin1").split("\n").filter(Boolean).map(Number);
-    const pid = Number(await textOf(client, "/pid"));
-    const atFirst = loads().length;
-    writeFileSync(die, "");
-    process.kill(pid, "SIGKILL");
-    await until("five more loads", 20_000, () => loads().length >= atFirst + 5);
-    const times = loads().slice(atFirst);
-    const gaps = times.slice(1).map((time, i) => time - (times[i] ?? 0));
-    // The first replacement may come at once; each that follows is later than the one before.
-    expect(gaps.at(-1) ?? 0).toBeGreaterThan(2 * (gaps[0] ?? 0));
-    expect(gaps.at(-1) ?? 0).toBeGreaterThan(300);
-    // A request of that time is answered, one way or the other, and the connection stays.
-    const meanwhile = client.request({ path: "/hello" });
-    rmSync(die);
-    expect(existsSync(die)).toBe(false);
-    const response = await inTime("an answer", 20_000, meanwhile);
-    expect([200, 502, 503]).toContain(response.status);
-    await response.body.bytes();
-    await until("service again", 20_000, async () => (await textOf(client, "/hello")) !== "");
-    expect((client as QuicheClient).closedBecause).toBeNull();
-  }, 60_000);
+    const clients = await Promise.all(ALL_CLIENTS.map((kind) => kind.open(server)));
+    try {
+      const [client] = clients as [Client];
+      const loads = () => readFileSync(log, "latin1").split("\n").filter(Boolean).map(Number);
+      const pid = Number(await textOf(client, "/pid"));
+      const atFirst = loads().length;
+      writeFileSync(die, "");
+      process.kill(pid, "SIGKILL");
+      await until("five more loads", 20_000, () => loads().length >= atFirst + 5);
+      const times = loads().slice(atFirst);
+      const gaps = times.slice(1).map((time, i) => time - (times[i] ?? 0));
+      // The first replacement comes at once; each that follows is later than the one before.
+      expect(gaps.at(-1) ?? 0).toBeGreaterThan(2 * (gaps[0] ?? 0));
+      expect(gaps.at(-1) ?? 0).toBeGreaterThan(300);
+      for (const one of clients) {
+        const began = performance.now();
+        const response = await one.request({ path: "/hello" });
+        expect(response.status).toBe(503);
+        expect(header(response, "retry-after")).toBe("1");
+        await response.body.bytes();
+        expect(performance.now() - began).toBeLessThan(500);
+      }
+      expect(server.stderr.match(/worker 1 ended \(exit code 3\) before it was ready/g)?.length).toBe(1);
+      expect(server.stderr.match(/no worker is left: requests get 503/g)?.length).toBe(1);
+      rmSync(die);
+      await until("service again", 20_000, async () => {
+        const response = await client.request({ path: "/hello" });
+        await response.body.bytes();
+        return response.status === 200;
+      });
+      expect(server.stderr).toContain("worker 1 serves again");
+      for (const one of clients) expect(await textOf(one, "/hello")).toBe(`Hello from ${one.protocol}!`);
+    } finally {
+      for (const one of clients) await one.close();
+    }
+  });
 });

@@ -64,6 +64,8 @@ const CONNECTION_LIMITS = [
   "maxConnectionsPerAddress",
   "maxRequestsPerConnection",
 ] as const satisfies (keyof ReactorConfig["connections"])[];
+/** Milliseconds for which it is kept what a worker did that has ended. */
+const PROGRESS_KEPT = 5000;
 /** Milliseconds within which a process that is well says how it is. */
 const STATS_TIMEOUT = 1000;
 /** `sockaddr_un` has room for 108 bytes with the closing NUL. */
@@ -312,7 +314,9 @@ export class Manager {
       ended: (child) => {
         // What a worker that was killed could not take away itself.
         rmSync(this.#uploadsPath(child.pid), { recursive: true, force: true });
-        rmSync(progressPath(this.#runDirectory, child.pid), { force: true });
+        // The reactors look at what it did last.
+        const path = progressPath(this.#runDirectory, child.pid);
+        setTimeout(() => rmSync(path, { force: true }), PROGRESS_KEPT).unref();
       },
       unserved: () => {
         for (const reactor of this.#reactors.serving) reactor.send({ type: "unserved" });

@@ -329,7 +329,8 @@ export class Pool<C extends PoolChild> {
 
   #startAgain(slot: OwnSlot<C>, reason: string, end: Death): void {
     const delay = slot.policy.delayAfter(end);
-    const noneLeft = !end.hadServed && this.serving.length === 0;
+    // One that was killed says nothing of the next.
+    const noneLeft = !end.hadServed && !end.wasKilled && this.serving.length === 0;
     // What is told once of an outage is not told at each attempt.
     if (reason !== "" && (!noneLeft || this.#outage !== reason)) {
       this.#spec.log(`${reason}; a new one starts ${delay === 0 ? "at once" : `in ${delay} ms`}`);

@@ -24,7 +24,7 @@ export class RestartPolicy {
     }
     this.#diedYoung++;
     // Once is an accident, which should cost nobody a wait.
-    if (hadServed && this.#diedYoung === 1) return 0;
+    if ((hadServed || wasKilled) && this.#diedYoung === 1) return 0;
     return Math.min(MAX_DELAY, FIRST_DELAY * 2 ** (this.#diedYoung - 1));
   }
 }

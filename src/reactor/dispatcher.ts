@@ -85,7 +85,7 @@ export class Dispatcher<Item, Worker extends Candidate> {
     for (const item of this.#queue) {
       const worker = this.acquire(item, now);
       if (worker !== null) {
-        this.#queue.depart(item, now);
+        this.#queue.depart(item);
         return { item, worker };
       }
       if (!this.#policy.isBound) return null;

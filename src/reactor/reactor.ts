@@ -49,7 +49,7 @@ const WHOLE_BODY_BYTES = 16 * 1024;
 /** A worker is not taken for stuck before it has said nothing for so long. Milliseconds. */
 const MIN_STUCK_AFTER = 1000;
 /** Without a `requestTimeout` it is only told of, after so long. Milliseconds. */
-const TOLD_STUCK_AFTER = 10_000;
+const TOLD_STUCK_AFTER = 5000;
 /** Workers that may die with a request that has nothing to do with it: killed from outside while they did something else. */
 const MAX_DEATHS = 10;
 /** Files that one reactor sends at a time. One more is answered with 503: descriptors must be left for connections. */
@@ -404,12 +404,15 @@ export class Reactor implements ListenerHost, LinkOwner {
   #expire(flight: Flight, now: number): void {
     const { exchange, link } = flight;
     link?.ping(now);
+    let why = "";
     if (link?.isLate(now)) {
-      // Another's fault: this one runs again when its worker has been killed.
       const doing = doingOf(this.#settings.runDirectory, link.pid);
-      if (doing === "another" || (typeof doing === "object" && doing.ran !== exchange.id)) return;
+      const isAnothers = typeof doing === "object" ? doing.ran !== exchange.id : doing === "another";
+      // This one runs again when its worker has been killed.
+      if (isAnothers) return;
+      if (typeof doing === "object") why = ", for its handler does not let go of its worker";
     }
-    this.log(`504 ${describe(exchange)}: no response within ${this.#limits.requestTimeout} ms`);
+    this.log(`504 ${describe(exchange)}: no response within ${this.#limits.requestTimeout} ms${why}`);
     this.#fail(flight, 504, "requestTimeout");
   }
 

@@ -50,6 +50,8 @@ export class WaitingQueue<Item> {
     const { maxQueue, queueTarget } = this.#limits;
     if (this.#items.size >= maxQueue) return false;
     if (this.#items.size === 0) this.#restart(now);
+    // Not when one leaves: those that a worker takes at once after a stall are one sample.
+    else if (this.#departed > 0 && now - this.#windowStart >= RATE_WINDOW) this.#measure(now);
     const interval = INTERVAL * queueTarget;
     const isStrict = now < this.#strictUntil || now - this.#emptyAt >= interval;
     if (this.expectedWait(now) <= (isStrict ? queueTarget : interval)) {
@@ -66,10 +68,9 @@ export class WaitingQueue<Item> {
   }
 
   /** The item was handed to a worker. */
-  depart(item: Item, now: number): void {
+  depart(item: Item): void {
     this.#items.delete(item);
     this.#departed++;
-    if (now - this.#windowStart >= RATE_WINDOW) this.#measure(now);
   }
 
   /** The item waits no longer: its client has left. False where it was not there. */
@@ -79,9 +80,9 @@ export class WaitingQueue<Item> {
 
   /** Milliseconds that one more item would wait. */
   expectedWait(now: number): number {
-    // Nothing has left for so long: the gap is at least that.
-    const silence = this.#departed === 0 ? now - this.#windowStart : 0;
-    return this.#items.size * Math.max(this.#gap, silence);
+    // Where nothing leaves any more the rate of before says nothing, and the wait is as long as that has lasted at least.
+    const silence = this.#departed === 0 && this.#items.size > 0 ? now - this.#windowStart : 0;
+    return Math.max(this.#items.size * this.#gap, silence);
   }
 
   #restart(now: number): void {

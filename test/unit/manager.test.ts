@@ -21,7 +21,11 @@ describe("restart policy", () => {
 
   test("never starts again at once what died before it served", () => {
     expect(new RestartPolicy().delayAfter(died(60_000, false))).toBe(100);
-    expect(new RestartPolicy().delayAfter(died(50, false, true))).toBe(100);
+  });
+
+  test("but once what was killed then", () => {
+    const policy = new RestartPolicy();
+    expect([1, 2, 3].map(() => policy.delayAfter(died(50, false, true)))).toEqual([0, 200, 400]);
   });
 
   test("forgets what was, once a process has lived, or was killed from outside", () => {

@@ -209,7 +209,7 @@ describe("the queue", () => {
       for (; left <= now; left += service) {
         const [first] = queue;
         if (first === undefined) continue;
-        queue.depart(first, left);
+        queue.depart(first);
         waits.push(left - first);
       }
       if (!queue.add(now, now)) refused.push(now - from);
@@ -220,7 +220,7 @@ describe("the queue", () => {
   test("a burst passes, however long the queue is for a moment", () => {
     const queue = queueOf(100);
     for (let i = 0; i < 900; i++) expect(queue.add(i, 0)).toBe(true);
-    for (let i = 0; i < 900; i++) queue.depart(i, i);
+    for (let i = 0; i < 900; i++) queue.depart(i);
     expect(queue.length).toBe(0);
     expect(queue.add(1, 901)).toBe(true);
   });
