@@ -42,6 +42,11 @@ export class Flight {
     this.since = exchange.receivedAt;
   }
 
+  /** The response is about to begin. */
+  responding(): void {
+    this.state = "responding";
+  }
+
   /** For the request's body, reactor to worker. */
   get sendWindow(): SendWindow {
     this.#sendWindow ??= new SendWindow();

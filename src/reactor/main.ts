@@ -3,6 +3,7 @@ import { rmSync } from "node:fs";
 import { createServer } from "node:net";
 import { networkInterfaces } from "node:os";
 import { dirname } from "node:path";
+import { FileAnswers } from "../files/file-answers.ts";
 import { ConnectionLimits } from "../listeners/connection-limits.ts";
 import { listenHttp3Native } from "../listeners/http3-native.ts";
 import type { Listener, ListenerOptions } from "../listeners/listener.ts";
@@ -79,7 +80,7 @@ function start(config: ReactorConfig): void {
     if (config.static.length > 0) {
       // Loaded where it is used: it brings a table of a thousand types.
       const { StaticFiles } = await import("../files/static.ts");
-      reactor.files = new StaticFiles(config.static);
+      reactor.files = new FileAnswers(new StaticFiles(config.static));
     }
     listeners = await openListeners(config, reactor);
     const { port } = listeners[0] as Listener;

@@ -11,8 +11,7 @@ import {
   nameOf,
   type ResponseHead,
 } from "../exchange.ts";
-import type { FileError } from "../files/open.ts";
-import type { StaticFiles } from "../files/static.ts";
+import { FileAnswers, fileFailure } from "../files/file-answers.ts";
 import { type HeadLimits, refusalOf } from "../http/fields.ts";
 import { failureResponse, isIdempotent } from "../http/semantics.ts";
 import type { ListenerHost } from "../listeners/listener.ts";
@@ -52,18 +51,9 @@ const MIN_STUCK_AFTER = 1000;
 const TOLD_STUCK_AFTER = 5000;
 /** Workers that may die with a request that has nothing to do with it: killed from outside while they did something else. */
 const MAX_DEATHS = 10;
-/** Files that one reactor sends at a time. One more is answered with 503: descriptors must be left for connections. */
-const MAX_FILES_OPEN = 2000;
-/** The file was just replaced. */
-const REPLACED = new Set(["ESTALE", "ENOENT"]);
-const FILE_ATTEMPTS = 5;
-/** What may be different a moment later, too: too many files are open. */
-const TRY_AGAIN = new Set([...REPLACED, "EMFILE", "ENFILE"]);
-
 export class Reactor implements ListenerHost, LinkOwner {
   readonly registry = new Registry();
-  /** Files that are answered here; null where there are none. */
-  files: StaticFiles | null = null;
+  files = new FileAnswers(null);
   /** Response frames that came after their exchange had gone. */
   droppedFrames = 0;
   readonly #settings: ReactorSettings;
@@ -74,7 +64,6 @@ export class Reactor implements ListenerHost, LinkOwner {
   readonly #employed = new Map<number, Employment>();
   /** Process ids of workers that were found stuck. */
   readonly #stuck = new Set<number>();
-  #filesOpen = 0;
   #draining = false;
   /** There is no worker, and none can be started for now. */
   #unserved = false;
@@ -149,7 +138,7 @@ export class Reactor implements ListenerHost, LinkOwner {
     const flight = new Flight(exchange);
     this.registry.add(flight);
     exchange.onAborted = this.#clientLeft;
-    if (this.files?.mayHave(exchange.path)) void this.#serveFile(flight, this.files);
+    if (this.files.mayHave(exchange.path)) void this.#serveFile(flight);
     else this.#admit(flight);
   }
 
@@ -230,7 +219,10 @@ export class Reactor implements ListenerHost, LinkOwner {
     flight.bodyDropped = true;
     if (flight.wholeBody === null) flight.exchange.body?.cancel();
     flight.wake?.();
-    this.#sendFile(flight, head, body).catch((error: unknown) => this.#fileFailed(flight, error));
+    this.files.send(flight, head, body).then(
+      () => this.#fileSent(flight),
+      (error: unknown) => this.#fileFailed(flight, error),
+    );
   }
 
   completed(flight: Flight): void {
@@ -253,59 +245,26 @@ export class Reactor implements ListenerHost, LinkOwner {
     else this.#dispatch(flight, flight.exchange.receivedAt);
   }
 
-  async #sendFile(flight: Flight, head: ResponseHead, body: FileBody): Promise<void> {
-    if (this.#filesOpen >= MAX_FILES_OPEN) {
-      this.#fail(flight, 503, "too many files are open", "rejected");
-      return;
-    }
-    flight.state = "responding";
-    this.#filesOpen++;
+  /** Answers with the file that the path names, or hands the exchange on to a worker. */
+  async #serveFile(flight: Flight): Promise<void> {
     try {
-      await flight.exchange.sink.file(head, body);
-    } finally {
-      this.#filesOpen--;
+      if (await this.files.answer(flight)) this.#fileSent(flight);
+      else this.#admit(flight);
+    } catch (error) {
+      this.#fileFailed(flight, error);
     }
-    if (!flight.over) this.completed(flight);
   }
 
-  /** Answers with the file that the path names, or hands the exchange on to a worker. */
-  async #serveFile(flight: Flight, files: StaticFiles): Promise<void> {
-    const { exchange } = flight;
-    for (let attempt = 1; ; attempt++) {
-      try {
-        const found = await files.answer(exchange);
-        if (flight.over) return;
-        if (found === null) {
-          flight.state = "queued";
-          this.#admit(flight);
-          return;
-        }
-        const { head, body } = found;
-        if (body !== null && !(body instanceof Uint8Array)) {
-          await this.#sendFile(flight, head, body);
-          return;
-        }
-        flight.state = "responding";
-        exchange.sink.respond(head, body);
-        this.completed(flight);
-        return;
-      } catch (error) {
-        // It was replaced since it was looked at: the new one is as good.
-        const replaced = REPLACED.has((error as FileError).code) && !exchange.sink.headSent;
-        if (flight.over || !replaced || attempt === FILE_ATTEMPTS) {
-          this.#fileFailed(flight, error);
-          return;
-        }
-      }
-    }
+  #fileSent(flight: Flight): void {
+    if (!flight.over) this.completed(flight);
   }
 
   /** A file that could not be sent: before its first byte a status, after it a reset. */
   #fileFailed(flight: Flight, error: unknown): void {
     if (flight.over) return;
-    const { code, message, stack } = error as FileError;
-    this.log(`${describe(flight.exchange)}: ${code === undefined ? stack : message}`);
-    this.#fail(flight, TRY_AGAIN.has(code) ? 503 : 500, "the file cannot be sent");
+    const { status, reason } = fileFailure(error);
+    this.log(`${describe(flight.exchange)}: ${reason}`);
+    this.#fail(flight, status, "the file cannot be sent");
   }
 
   async #collect(flight: Flight): Promise<void> {
