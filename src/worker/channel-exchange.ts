@@ -1,14 +1,12 @@
 /** An exchange as a worker sees it: its head, body and sink speak frames with the reactor that owns the client. */
 import {
   BodyLostError,
-  type Exchange,
   type ExchangeId,
   type Fields,
   type FileBody,
   type RequestBody,
   type RequestHead,
   type ResponseHead,
-  type Sink,
 } from "../exchange.ts";
 import { collect } from "../http/body.ts";
 import { contentLength } from "../http/fields.ts";
@@ -17,21 +15,13 @@ import { writeFile } from "../wire/files.ts";
 import { DATA_BYTES, FrameError, FrameType } from "../wire/frames.ts";
 import { writeResponse, writeTrailers } from "../wire/heads.ts";
 import { ReceiveWindow, SendWindow } from "../wire/window.ts";
+import { HandlerExchange } from "./handler-exchange.ts";
 
 const NOTHING = new Uint8Array(0);
 
-export class ChannelExchange implements Exchange, Sink {
-  readonly id: ExchangeId;
+export class ChannelExchange extends HandlerExchange {
   readonly body: ChannelBody | null;
-  readonly malformed = null;
-  aborted = false;
-  onAborted: Exchange["onAborted"] = null;
-  onOver: (() => void) | null = null;
-  onDrain: (() => void) | null = null;
-  headSent = false;
-
   readonly #channel: Channel;
-  readonly #head: RequestHead;
   /** Told when the worker has nothing more to do with the exchange. */
   readonly #onOver: (exchange: ChannelExchange) => void;
   #window: SendWindow | null = null;
@@ -47,57 +37,10 @@ export class ChannelExchange implements Exchange, Sink {
     channel: Channel,
     onOver: (exchange: ChannelExchange) => void,
   ) {
-    this.id = id;
-    this.#head = head;
+    super(id, head);
     this.#channel = channel;
     this.#onOver = onOver;
     this.body = hasBody ? new ChannelBody(id, channel, head) : null;
-  }
-
-  get protocol() {
-    return this.#head.protocol;
-  }
-  get method(): string {
-    return this.#head.method;
-  }
-  get scheme() {
-    return this.#head.scheme;
-  }
-  get authority(): string {
-    return this.#head.authority;
-  }
-  get path(): string {
-    return this.#head.path;
-  }
-  get fields(): Fields {
-    return this.#head.fields;
-  }
-  get receivedAt(): number {
-    return this.#head.receivedAt;
-  }
-  get remoteAddress(): string {
-    return this.#head.remoteAddress;
-  }
-  get remotePort(): number {
-    return this.#head.remotePort;
-  }
-  get localPort(): number {
-    return this.#head.localPort;
-  }
-  get session(): string {
-    return this.#head.session;
-  }
-  get stream(): number {
-    return this.#head.stream;
-  }
-  get sendsInterim(): boolean {
-    return this.#head.sendsInterim;
-  }
-  get sendsTrailers(): boolean {
-    return this.#head.sendsTrailers;
-  }
-  get sink(): Sink {
-    return this;
   }
 
   respond(head: ResponseHead, body: Uint8Array | null): void {
@@ -162,7 +105,6 @@ export class ChannelExchange implements Exchange, Sink {
     if (this.#queue.length === 0 && !this.#over) this.drained();
   }
 
-  /** The client has gone, or the reactor has ended the exchange. */
   abandon(reason: string): void {
     this.aborted = true;
     this.#queue = [];
@@ -171,11 +113,6 @@ export class ChannelExchange implements Exchange, Sink {
     const { onDrain } = this;
     this.onAborted?.(this);
     onDrain?.();
-  }
-
-  /** There is room for more of the body. */
-  protected drained(): void {
-    this.onDrain?.();
   }
 
   get #sendWindow(): SendWindow {

@@ -10,7 +10,8 @@ import type { FromWorker, ServerStats, ToWorker } from "../manager/messages.ts";
 import { ReloadError } from "../manager/reload-error.ts";
 import type { ResolvedOptions } from "../options.ts";
 import { Progress } from "../wire/progress.ts";
-import { Worker, type WorkerSettings } from "./worker.ts";
+import type { HandlerSettings } from "./handler-exchange.ts";
+import { Worker } from "./worker.ts";
 
 export interface WorkerHooks {
   /** Makes the handler: what it throws ends the start. */
@@ -24,7 +25,7 @@ type StartMessage = Extract<ToWorker, { type: "start" }>;
 
 export class WorkerProcess {
   readonly #id: number;
-  readonly #settings: WorkerSettings;
+  readonly #settings: HandlerSettings;
   readonly #hooks: WorkerHooks;
   readonly #log: (line: string) => void;
   readonly #calls = new Map<number, PromiseWithResolvers<unknown>>();

@@ -2,22 +2,14 @@
 import type { Socket } from "node:net";
 import type { ExchangeId } from "../exchange.ts";
 import { type ExchangeHandler, run } from "../handler/run.ts";
-import type { ContentCoding } from "../http/content-coding.ts";
 import type { TrustedProxies } from "../http/proxy.ts";
 import { Channel, type ChannelOwner } from "../wire/channel.ts";
 import { type Frame, FrameError, FrameType, WIRE_VERSION } from "../wire/frames.ts";
 import { readRequestHead, readTrailers } from "../wire/heads.ts";
 import type { Progress } from "../wire/progress.ts";
 import { ChannelExchange } from "./channel-exchange.ts";
-import { CompressingExchange } from "./compressing-exchange.ts";
-
-/** What lies between a channel and the handler. */
-export interface WorkerSettings {
-  /** Null where responses leave as they are given. */
-  readonly compression: ContentCoding | null;
-  /** Null where no proxy is trusted. */
-  readonly proxies: TrustedProxies | null;
-}
+import { compressing } from "./compressing-exchange.ts";
+import type { HandlerSettings } from "./handler-exchange.ts";
 
 export interface WorkerEvents {
   /** The worker has taken so many requests as it was told to; it goes on. */
@@ -30,7 +22,8 @@ export interface WorkerEvents {
 export class Worker {
   readonly #id: number;
   readonly #handler: ExchangeHandler;
-  readonly #settings: WorkerSettings;
+  readonly #proxies: TrustedProxies | null;
+  readonly #Exchange: typeof ChannelExchange;
   readonly #events: WorkerEvents;
   readonly #maxRequests: number;
   readonly #progress: Progress | null;
@@ -46,14 +39,16 @@ export class Worker {
   constructor(
     id: number,
     handler: ExchangeHandler,
-    settings: WorkerSettings,
+    settings: HandlerSettings,
     maxRequests: number,
     progress: Progress | null,
     events: WorkerEvents,
   ) {
     this.#id = id;
     this.#handler = handler;
-    this.#settings = settings;
+    this.#proxies = settings.proxies;
+    this.#Exchange =
+      settings.compression === null ? ChannelExchange : compressing(ChannelExchange, settings.compression);
     this.#maxRequests = maxRequests;
     this.#progress = progress;
     this.#events = events;
@@ -62,7 +57,7 @@ export class Worker {
   /** Resolves when the reactor behind the socket has said hello. */
   attach(socket: Socket): Promise<void> {
     return new Promise((resolve, reject) => {
-      const link = new ReactorLink(socket, this.#id, this.#settings, {
+      const link = new ReactorLink(socket, this.#id, this.#proxies, this.#Exchange, {
         greeted: resolve,
         request: (exchange) => {
           this.#progress?.begin(link.reactorPid, exchange.id);
@@ -119,7 +114,8 @@ interface LinkEvents {
 /** The worker's end of the channel to one reactor. */
 class ReactorLink implements ChannelOwner {
   readonly #channel: Channel;
-  readonly #settings: WorkerSettings;
+  readonly #proxies: TrustedProxies | null;
+  readonly #Exchange: typeof ChannelExchange;
   readonly #events: LinkEvents;
   readonly #exchanges = new Map<ExchangeId, ChannelExchange>();
   readonly #over = (exchange: ChannelExchange) => {
@@ -131,8 +127,15 @@ class ReactorLink implements ChannelOwner {
   /** No more requests will come over this channel. */
   isRetired = false;
 
-  constructor(socket: Socket, workerId: number, settings: WorkerSettings, events: LinkEvents) {
-    this.#settings = settings;
+  constructor(
+    socket: Socket,
+    workerId: number,
+    proxies: TrustedProxies | null,
+    Exchange: typeof ChannelExchange,
+    events: LinkEvents,
+  ) {
+    this.#proxies = proxies;
+    this.#Exchange = Exchange;
     this.#events = events;
     this.#channel = new Channel(socket, this, queueMicrotask);
     this.#channel.writer.hello({ version: WIRE_VERSION, workerId, pid: process.pid });
@@ -163,14 +166,10 @@ class ReactorLink implements ChannelOwner {
       return;
     }
     if (type === FrameType.request) {
-      const { compression, proxies } = this.#settings;
       const received = readRequestHead(payload);
-      const head = proxies === null ? received : proxies.clientOf(received);
+      const head = this.#proxies === null ? received : this.#proxies.clientOf(received);
       const hasBody = !frame.end || payload.left > 0;
-      const exchange =
-        compression === null
-          ? new ChannelExchange(id, head, hasBody, this.#channel, this.#over)
-          : new CompressingExchange(id, head, hasBody, this.#channel, this.#over, compression);
+      const exchange = new this.#Exchange(id, head, hasBody, this.#channel, this.#over);
       this.#exchanges.set(id, exchange);
       if (hasBody && (frame.end || payload.left > 0)) exchange.body?.receive(payload.rest(), frame.end);
       this.#events.request(exchange);
