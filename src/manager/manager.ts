@@ -5,6 +5,7 @@ import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Protocol } from "../exchange.ts";
 import { engineHeaderBytes } from "../listeners/listener.ts";
+import type { ListenConfig } from "../listeners/open.ts";
 import { bindTcp, bindUdp } from "../listeners/ports.ts";
 import type { ResolvedOptions } from "../options.ts";
 import { dispatchSettingOf } from "../reactor/dispatch-policy.ts";
@@ -16,7 +17,6 @@ import { Heartbeat } from "./heartbeat.ts";
 import {
   type FromReactor,
   type FromWorker,
-  type ReactorConfig,
   type ReactorCounts,
   type ReactorStats,
   type ServerStats,
@@ -59,11 +59,13 @@ const REACTOR_LIMITS = [
   "maxQueue",
   "queueTarget",
 ] as const satisfies (keyof ReactorLimits)[];
-const CONNECTION_LIMITS = [
+const LISTENER_OPTIONS = [
+  "maxHeaderBytes",
+  "keepAliveTimeout",
   "maxConnections",
   "maxConnectionsPerAddress",
   "maxRequestsPerConnection",
-] as const satisfies (keyof ReactorConfig["connections"])[];
+] as const satisfies (keyof ListenConfig)[];
 /** Milliseconds for which it is kept what a worker did that has ended. */
 const PROGRESS_KEPT = 5000;
 /** Milliseconds within which a process that is well says how it is. */
@@ -260,14 +262,8 @@ export class Manager {
       type: "start",
       config: {
         id,
-        host: this.#config.host,
-        port: this.#address?.port ?? this.#config.port,
-        reusePort: options.reactors > 1,
-        tls: this.#config.certificate,
-        http3: options.http3,
-        keepAliveTimeout: options.keepAliveTimeout,
+        listen: this.#listenConfig(options.reactors > 1),
         limits: pick(options, REACTOR_LIMITS),
-        connections: pick(options, CONNECTION_LIMITS),
         dispatch: dispatchSettingOf(options.dispatch),
         isElastic: options.workers.min < options.workers.max,
         static: options.static,
@@ -275,6 +271,18 @@ export class Manager {
       },
     });
     return child;
+  }
+
+  #listenConfig(reusePort: boolean): ListenConfig {
+    const { host, port, options, certificate } = this.#config;
+    return {
+      host,
+      port: this.#address?.port ?? port,
+      reusePort,
+      tls: certificate,
+      http3: options.http3,
+      ...pick(options, LISTENER_OPTIONS),
+    };
   }
 
   #reactorSaid(id: number, message: FromReactor, told: ChildTold): void {

@@ -1,7 +1,7 @@
 /** What the manager says to its processes, and they to it, over the IPC channel of `node:child_process`. */
 
 import type { Protocol } from "../exchange.ts";
-import type { ConnectionBounds } from "../listeners/connection-limits.ts";
+import type { ListenConfig } from "../listeners/open.ts";
 import type { ResolvedStatic } from "../options.ts";
 import type { DispatchSetting } from "../reactor/dispatch-policy.ts";
 import type { ReactorLimits } from "../reactor/reactor.ts";
@@ -12,14 +12,8 @@ export const WORKER_ID_VARIABLE = "TERCET_WORKER_ID";
 
 export interface ReactorConfig {
   readonly id: number;
-  readonly host: string;
-  readonly port: number;
-  readonly reusePort: boolean;
-  readonly tls: { readonly cert: string; readonly key: string } | null;
-  readonly http3: "native" | "off";
-  readonly keepAliveTimeout: number;
+  readonly listen: ListenConfig;
   readonly limits: ReactorLimits;
-  readonly connections: ConnectionBounds & { readonly maxRequestsPerConnection: number };
   readonly dispatch: DispatchSetting;
   /** The number of workers follows from the time that requests wait: it has to be told. */
   readonly isElastic: boolean;

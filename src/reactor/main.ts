@@ -1,21 +1,16 @@
 /** The reactor process: does what the manager says, and joins the reactor to its sockets. */
 import { rmSync } from "node:fs";
 import { createServer } from "node:net";
-import { networkInterfaces } from "node:os";
 import { dirname } from "node:path";
 import { FileAnswers } from "../files/file-answers.ts";
-import { ConnectionLimits } from "../listeners/connection-limits.ts";
-import { listenHttp3Native } from "../listeners/http3-native.ts";
-import type { Listener, ListenerOptions } from "../listeners/listener.ts";
-import { listenTcp } from "../listeners/tcp.ts";
+import type { Listener } from "../listeners/listener.ts";
+import { openListeners, reasonOf } from "../listeners/open.ts";
 import { logTo } from "../log.ts";
 import type { FromReactor, ReactorConfig, ReactorCounts, ToReactor } from "../manager/messages.ts";
 import { dispatchPolicy } from "./dispatch-policy.ts";
 import { Reactor } from "./reactor.ts";
 import type { WorkerLink } from "./worker-link.ts";
 
-/** How often a port is tried that is free on TCP and must be on UDP too. */
-const PORT_ATTEMPTS = 20;
 /** Overdue requests are looked for this many times within `requestTimeout`, but not more often than every 20 ms. */
 const CHECKS_PER_TIMEOUT = 10;
 const MIN_CHECK_INTERVAL = 20;
@@ -23,7 +18,6 @@ const MIN_CHECK_INTERVAL = 20;
 const CHECK_INTERVAL = 1000;
 /** Milliseconds between two reports of requests that wait. */
 const REPORT_INTERVAL = 100;
-const ALT_SVC_SECONDS = 86_400;
 
 function send(message: FromReactor): void {
   process.send?.(message);
@@ -82,7 +76,7 @@ function start(config: ReactorConfig): void {
       const { StaticFiles } = await import("../files/static.ts");
       reactor.files = new FileAnswers(new StaticFiles(config.static));
     }
-    listeners = await openListeners(config, reactor);
+    listeners = await openListeners(config.listen, reactor);
     const { port } = listeners[0] as Listener;
     send({ type: "ready", port, protocols: listeners.flatMap((listener) => listener.protocols) });
   }
@@ -101,44 +95,10 @@ function start(config: ReactorConfig): void {
   }
 
   listen().catch((error: Error & { code?: string }) => {
-    process.send?.({ type: "failed", reason: reasonOf(error, config) } satisfies FromReactor, () =>
+    process.send?.({ type: "failed", reason: reasonOf(error, config.listen) } satisfies FromReactor, () =>
       process.exit(1),
     );
   });
-}
-
-async function openListeners(config: ReactorConfig, reactor: Reactor): Promise<readonly Listener[]> {
-  const { tls } = config;
-  const withHttp3 = tls !== null && config.http3 === "native";
-  const altSvc = withHttp3 ? (port: number) => `h3=":${port}"; ma=${ALT_SVC_SECONDS}` : null;
-  const { maxHeaderBytes } = config.limits;
-  const connectionLimits = new ConnectionLimits(config.connections);
-  const { maxRequestsPerConnection } = config.connections;
-  const options: ListenerOptions = {
-    ...config,
-    host: hostOf(config.host),
-    altSvc,
-    maxHeaderBytes,
-    connectionLimits,
-    maxRequestsPerConnection,
-  };
-  for (let attempt = 1; ; attempt++) {
-    const tcp = await listenTcp(options, reactor);
-    if (!withHttp3) return [tcp];
-    try {
-      return [tcp, await listenHttp3Native({ ...options, port: tcp.port }, reactor)];
-    } catch (error) {
-      await tcp.close();
-      // The system picked a port for TCP that something else has on UDP: another will do.
-      if (config.port !== 0 || attempt === PORT_ATTEMPTS) throw error;
-    }
-  }
-}
-
-/** All addresses of a machine without IPv6 are those of IPv4. */
-function hostOf(host: string): string {
-  const addresses = Object.values(networkInterfaces()).flatMap((own) => own ?? []);
-  return host === "::" && !addresses.some(({ family }) => family === "IPv6") ? "0.0.0.0" : host;
 }
 
 function statsOf(reactor: Reactor, detailed: boolean): ReactorCounts {
@@ -153,14 +113,6 @@ function statsOf(reactor: Reactor, detailed: boolean): ReactorCounts {
     protocols: registry.counts(),
     exchanges: detailed ? registry.snapshot(Date.now()) : [],
   };
-}
-
-function reasonOf(error: Error & { code?: string }, { host, port }: ReactorConfig): string {
-  if (error.code === "EADDRINUSE") return `port ${port} on ${host} is in use`;
-  if (error.code === "EACCES") return `port ${port} on ${host} may not be opened by this user`;
-  if (error.code === "EADDRNOTAVAIL" || error.code === "ENOTFOUND")
-    return `${host} is no address of this machine`;
-  return `cannot listen on ${host} port ${port}: ${error.message}`;
 }
 
 // The manager hears the signals and says what to do; a terminal's Ctrl-C reaches every process of the group.

@@ -1,0 +1,63 @@
+/** Opens what a process listens on: one port number, for TCP and, where HTTP/3 is on, for UDP. */
+import { networkInterfaces } from "node:os";
+import { type ConnectionBounds, ConnectionLimits } from "./connection-limits.ts";
+import { listenHttp3Native } from "./http3-native.ts";
+import type { Listener, ListenerHost, ListenerOptions } from "./listener.ts";
+import { listenTcp } from "./tcp.ts";
+
+export interface ListenConfig extends ConnectionBounds {
+  readonly host: string;
+  /** 0: one that the system picks. */
+  readonly port: number;
+  /** Several processes share the port (`SO_REUSEPORT`). */
+  readonly reusePort: boolean;
+  /** PEM texts; null for plain HTTP/1.1. */
+  readonly tls: { readonly cert: string; readonly key: string } | null;
+  readonly http3: "native" | "off";
+  readonly maxHeaderBytes: number;
+  /** Milliseconds. */
+  readonly keepAliveTimeout: number;
+  readonly maxRequestsPerConnection: number;
+}
+
+/** How often a port is tried that is free on TCP and must be on UDP too. */
+const PORT_ATTEMPTS = 20;
+const ALT_SVC_SECONDS = 86_400;
+
+/** Rejects with the system's error: see `reasonOf`. */
+export async function openListeners(
+  config: ListenConfig,
+  listenerHost: ListenerHost,
+): Promise<readonly Listener[]> {
+  const { tls } = config;
+  const withHttp3 = tls !== null && config.http3 === "native";
+  const altSvc = withHttp3 ? (port: number) => `h3=":${port}"; ma=${ALT_SVC_SECONDS}` : null;
+  const connectionLimits = new ConnectionLimits(config);
+  const options: ListenerOptions = { ...config, host: hostOf(config.host), altSvc, connectionLimits };
+  for (let attempt = 1; ; attempt++) {
+    const tcp = await listenTcp(options, listenerHost);
+    if (!withHttp3) return [tcp];
+    try {
+      return [tcp, await listenHttp3Native({ ...options, port: tcp.port }, listenerHost)];
+    } catch (error) {
+      await tcp.close();
+      // The system picked a port for TCP that something else has on UDP: another will do.
+      if (config.port !== 0 || attempt === PORT_ATTEMPTS) throw error;
+    }
+  }
+}
+
+/** All addresses of a machine without IPv6 are those of IPv4. */
+function hostOf(host: string): string {
+  const addresses = Object.values(networkInterfaces()).flatMap((own) => own ?? []);
+  return host === "::" && !addresses.some(({ family }) => family === "IPv6") ? "0.0.0.0" : host;
+}
+
+/** Why it could not be opened, in one line. */
+export function reasonOf(error: Error & { code?: string }, { host, port }: ListenConfig): string {
+  if (error.code === "EADDRINUSE") return `port ${port} on ${host} is in use`;
+  if (error.code === "EACCES") return `port ${port} on ${host} may not be opened by this user`;
+  if (error.code === "EADDRNOTAVAIL" || error.code === "ENOTFOUND")
+    return `${host} is no address of this machine`;
+  return `cannot listen on ${host} port ${port}: ${error.message}`;
+}
