@@ -133,10 +133,12 @@ export type DispatchFunction = (request: RequestHead, workers: readonly Dispatch
 
 export interface ServerOptions {
   /**
-   * `process`: reactors own the sockets, workers run the handler.
+   * `process`: reactors own the sockets, workers run the handler · `base`: each worker owns sockets of its own, shared by
+   * SO_REUSEPORT, and runs the handler in place. That is faster, and a worker that dies takes its connections with it;
+   * `reactors`, `dispatch`, `concurrency`, `maxQueue` and `queueTarget` have nothing to say there.
    * @default "process"
    */
-  mode?: "process";
+  mode?: "process" | "base";
   /**
    * Worker processes, 1 to 1024; or the least and the most of them: one more starts when requests have to wait for
    * 20 ms, and the last one leaves when it had none for `workerIdleTimeout`.
@@ -438,7 +440,7 @@ const NESTED = new Set<string>([STATIC, COMPRESSION, LEVELS, UPLOAD, WORKERS]);
 
 /** A failed check's message is what is allowed. */
 const CHECKS = v.strictObject({
-  mode: v.optional(v.picklist(["process"], '"process"'), "process"),
+  mode: v.optional(v.picklist(["process", "base"], '"process" or "base"'), "process"),
   workers: v.pipe(
     v.optional(v.union([wholeFrom(1, 1024, WORKERS), WORKER_SPAN], WORKERS), availableParallelism),
     v.transform((workers) => (typeof workers === "number" ? { min: workers, max: workers } : workers)),

@@ -220,6 +220,9 @@ export class Server {
         this.#port = port;
         for (const listener of this.#listeners.workerStart) await listener(this, id);
       },
+      listening: (port) => {
+        this.#port = port;
+      },
       stopping: async () => {
         for (const listener of this.#listeners.workerStop) await listener(this, id);
       },

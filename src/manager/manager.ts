@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import type { BaseConfig } from "../base/base-server.ts";
 import type { Protocol } from "../exchange.ts";
 import { engineHeaderBytes } from "../listeners/listener.ts";
 import type { ListenConfig } from "../listeners/open.ts";
@@ -59,6 +60,12 @@ const REACTOR_LIMITS = [
   "maxQueue",
   "queueTarget",
 ] as const satisfies (keyof ReactorLimits)[];
+const BASE_LIMITS = [
+  "maxHeaderBytes",
+  "maxBodyBytes",
+  "requestTimeout",
+  "maxExchanges",
+] as const satisfies (keyof BaseConfig["limits"])[];
 const LISTENER_OPTIONS = [
   "maxHeaderBytes",
   "keepAliveTimeout",
@@ -81,6 +88,9 @@ const MAX_REQUESTS_JITTER = 0.1;
  */
 const PURGE_DELAY = "1000";
 
+const NO_COUNTS: WorkerCounts = { rss: 0, cpuTime: 0, inFlight: 0, requests: 0, exchanges: null };
+
+type ToldStats = WorkerStats & Pick<WorkerCounts, "exchanges">;
 type WorkerChild = Child<ToWorker, FromWorker, WorkerCounts>;
 type ReactorChild = Child<ToReactor, FromReactor, ReactorCounts>;
 
@@ -95,6 +105,8 @@ export class Manager {
   readonly #workerPulse: Heartbeat<WorkerChild, WorkerCounts>;
   /** When each worker was last seen to have a request, milliseconds since the Unix epoch. */
   readonly #lastBusy = new WeakMap<WorkerChild, { requests: number; at: number }>();
+  /** In the mode `base`: resolves when the worker listens. */
+  readonly #listening = new WeakMap<WorkerChild, PromiseWithResolvers<void>>();
   /** Workers whose replacement was asked for. */
   readonly #spent = new WeakSet<WorkerChild>();
   #address: Address | null = null;
@@ -138,8 +150,13 @@ export class Manager {
     const failed = new Promise<never>((_, reject) => {
       this.#failStart = reject;
     });
+    // The first finds the port that the others share.
     const started = async () => {
-      // The first finds the port that the others share.
+      if (options.mode === "base") {
+        await this.#startListening(1);
+        await this.#startListening(this.#scaler.count - 1);
+        return;
+      }
       await this.#reactors.start(1);
       await Promise.all([
         this.#reactors.start(options.reactors - 1),
@@ -162,12 +179,15 @@ export class Manager {
   async stats(): Promise<ServerStats> {
     const reactors = this.#reactors.members.map((member) => this.#reactorStats(member));
     const workers = this.#workers.members.map((member) => this.#workerStats(member));
-    const present = (await Promise.all(reactors)).filter((stats) => stats !== null);
+    const told = (await Promise.all(workers)).filter((stats) => stats !== null);
+    const present = [...(await Promise.all(reactors)), ...told.map(listeningStats)].filter(
+      (stats) => stats !== null,
+    );
     return {
       pid: process.pid,
       inFlight: present.reduce((sum, stats) => sum + stats.inFlight, 0),
       reactors: present,
-      workers: (await Promise.all(workers)).filter((stats) => stats !== null),
+      workers: told.map(({ exchanges: _, ...stats }) => stats),
     };
   }
 
@@ -206,6 +226,25 @@ export class Manager {
   kill(): void {
     this.#reactors.kill();
     this.#workers.kill();
+  }
+
+  /** Starts so many workers of the mode `base`, and resolves when they listen. */
+  async #startListening(count: number): Promise<void> {
+    await this.#workers.start(count);
+    await Promise.all(this.#workers.serving.map((child) => this.#listening.get(child)?.promise));
+  }
+
+  /** The new ones listen before the old ones close. */
+  async #switchListeners(used: readonly WorkerChild[], retired: readonly WorkerChild[]): Promise<void> {
+    for (const child of used) {
+      this.#listening.set(child, Promise.withResolvers());
+      child.send({ type: "listen", config: this.#listenConfig(true) });
+    }
+    await Promise.race([
+      Promise.all(used.map((child) => this.#listening.get(child)?.promise)),
+      ...used.map((child) => child.exited),
+    ]);
+    for (const child of retired) child.send({ type: "retire" });
   }
 
   async #renew(): Promise<void> {
@@ -273,6 +312,12 @@ export class Manager {
     return child;
   }
 
+  #baseConfig(): BaseConfig | null {
+    const { options } = this.#config;
+    if (options.mode !== "base") return null;
+    return { limits: pick(options, BASE_LIMITS), static: options.static };
+  }
+
   #listenConfig(reusePort: boolean): ListenConfig {
     const { host, port, options, certificate } = this.#config;
     return {
@@ -315,6 +360,7 @@ export class Manager {
       start: (id, told) => this.#startWorker(id, told),
       leave: (child, timeout) => child.send({ type: "shutdown", timeout }),
       switched: (used, retired) => {
+        if (this.#config.options.mode === "base") void this.#switchListeners(used, retired);
         for (const reactor of this.#reactors.serving) {
           reactor.send({ type: "employ", used: pidsOf(used), retired: pidsOf(retired) });
         }
@@ -357,10 +403,15 @@ export class Manager {
           runDirectory: this.#runDirectory,
           uploads: this.#uploadsPath(child.pid),
           maxRequests: jittered(this.#config.options.maxRequests),
+          base: this.#baseConfig(),
         });
         return;
       case "ready":
         told.ready();
+        return;
+      case "listening":
+        this.#address ??= { port: message.port, protocols: message.protocols };
+        this.#listening.get(child)?.resolve();
         return;
       case "failed":
         told.failed(message.reason);
@@ -431,7 +482,7 @@ export class Manager {
   }
 
   async #reactorStats({ slot, child, startedAt }: Member<ReactorChild>): Promise<ReactorStats | null> {
-    const counts = await child.ask((call) => ({ type: "stats", call, detailed: true }), STATS_TIMEOUT);
+    const counts = await child.ask(inDetail, STATS_TIMEOUT);
     if (counts === null) return null;
     const { cpuTime: _, ...own } = counts;
     const cpu = this.#reactorPulse.pulseOf(child)?.cpu ?? 0;
@@ -445,12 +496,11 @@ export class Manager {
     };
   }
 
-  async #workerStats({ slot, child, state, startedAt }: Member<WorkerChild>): Promise<WorkerStats | null> {
+  async #workerStats({ slot, child, state, startedAt }: Member<WorkerChild>): Promise<ToldStats | null> {
     const pulse = this.#workerPulse.pulseOf(child);
-    const answer = state === "starting" ? null : await child.ask(briefly, STATS_TIMEOUT);
+    const answer = state === "starting" ? null : await child.ask(inDetail, STATS_TIMEOUT);
     if (!child.alive) return null;
-    const { cpuTime: _, ...counts } = answer ??
-      pulse?.vitals ?? { rss: 0, cpuTime: 0, inFlight: 0, requests: 0 };
+    const { cpuTime: _, ...counts } = answer ?? pulse?.vitals ?? NO_COUNTS;
     const shown = state === "serving" ? "ready" : state === "ready" ? "starting" : state;
     return {
       id: slot.id,
@@ -498,6 +548,15 @@ export class Manager {
 
 function pick<Whole, Name extends keyof Whole>(whole: Whole, names: readonly Name[]): Pick<Whole, Name> {
   return Object.fromEntries(names.map((name) => [name, whole[name]])) as Pick<Whole, Name>;
+}
+
+/** In the mode `base` a worker is its own reactor. */
+function listeningStats({ exchanges, id, pid, uptime, restarts, rss, cpu }: ToldStats): ReactorStats | null {
+  return exchanges === null ? null : { id, pid, uptime, restarts, rss, cpu, ...exchanges };
+}
+
+function inDetail(call: number) {
+  return { type: "stats", call, detailed: true } as const;
 }
 
 function briefly(call: number) {

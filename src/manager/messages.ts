@@ -1,5 +1,6 @@
 /** What the manager says to its processes, and they to it, over the IPC channel of `node:child_process`. */
 
+import type { BaseConfig } from "../base/base-server.ts";
 import type { Protocol } from "../exchange.ts";
 import type { ListenConfig } from "../listeners/open.ts";
 import type { ResolvedStatic } from "../options.ts";
@@ -37,12 +38,8 @@ export interface ProcessStats {
   readonly cpu: number;
 }
 
-/** What a reactor says of itself. */
-export interface ReactorCounts {
-  /** Resident memory, bytes. */
-  readonly rss: number;
-  /** Milliseconds of processor time since it was started. */
-  readonly cpuTime: number;
+/** What a process has that owns connections: a reactor, or a worker of the mode `base`. */
+export interface ExchangeCounts {
   /** Exchanges from the first header to the last byte. */
   readonly inFlight: number;
   /** Those of them that wait for a worker. */
@@ -53,7 +50,16 @@ export interface ReactorCounts {
   readonly exchanges: readonly ExchangeSnapshot[];
 }
 
-export interface ReactorStats extends ProcessStats, Omit<ReactorCounts, "cpuTime"> {}
+/** What a reactor says of itself. */
+export interface ReactorCounts extends ExchangeCounts {
+  /** Resident memory, bytes. */
+  readonly rss: number;
+  /** Milliseconds of processor time since it was started. */
+  readonly cpuTime: number;
+}
+
+/** Of a reactor; in the mode `base` of a worker, as far as its connections are concerned. */
+export interface ReactorStats extends ProcessStats, ExchangeCounts {}
 
 /** What a worker says of itself. */
 export interface WorkerCounts {
@@ -65,9 +71,11 @@ export interface WorkerCounts {
   readonly inFlight: number;
   /** Requests taken since this process started. */
   readonly requests: number;
+  /** In the mode `base`; else null. */
+  readonly exchanges: ExchangeCounts | null;
 }
 
-export interface WorkerStats extends ProcessStats, Omit<WorkerCounts, "cpuTime"> {
+export interface WorkerStats extends ProcessStats, Omit<WorkerCounts, "cpuTime" | "exchanges"> {
   /**
    * `starting`: takes no requests yet · `ready`: takes them · `retiring`: takes no more, and finishes what it has ·
    * `silent`: did not answer within a second; its counts are the last that it told.
@@ -110,12 +118,18 @@ export type ToWorker =
       readonly runDirectory: string;
       /** Requests after which it asks to be replaced; 0 for never. */
       readonly maxRequests: number;
+      /** In the mode `base`; else null. */
+      readonly base: BaseConfig | null;
       /** The directory for the files that it receives; it makes it when there are any. */
       readonly uploads: string;
     }
   /** A reactor was replaced: connect to the new one. */
   | { readonly type: "connect"; readonly socket: string }
-  | { readonly type: "stats"; readonly call: number }
+  /** In the mode `base`: open the listeners. */
+  | { readonly type: "listen"; readonly config: ListenConfig }
+  /** In the mode `base`: take no more connections, finish what there is, and leave. */
+  | { readonly type: "retire" }
+  | { readonly type: "stats"; readonly call: number; readonly detailed: boolean }
   | { readonly type: "answer"; readonly call: number; readonly value: unknown }
   /** @param reason why what it asked for has failed */
   | { readonly type: "refusal"; readonly call: number; readonly reason: string }
@@ -126,6 +140,7 @@ export type FromWorker =
   /** It listens to messages; before it, none would reach it. */
   | { readonly type: "hello" }
   | { readonly type: "ready" }
+  | { readonly type: "listening"; readonly port: number; readonly protocols: readonly Protocol[] }
   | { readonly type: "failed"; readonly reason: string }
   | { readonly type: "stats"; readonly call: number; readonly stats: WorkerCounts }
   /** It has answered `maxRequests`. */

@@ -7,15 +7,11 @@ import type { Listener } from "../listeners/listener.ts";
 import { openListeners, reasonOf } from "../listeners/open.ts";
 import { logTo } from "../log.ts";
 import type { FromReactor, ReactorConfig, ReactorCounts, ToReactor } from "../manager/messages.ts";
+import { checkInterval } from "./check-interval.ts";
 import { dispatchPolicy } from "./dispatch-policy.ts";
 import { Reactor } from "./reactor.ts";
 import type { WorkerLink } from "./worker-link.ts";
 
-/** Overdue requests are looked for this many times within `requestTimeout`, but not more often than every 20 ms. */
-const CHECKS_PER_TIMEOUT = 10;
-const MIN_CHECK_INTERVAL = 20;
-/** Milliseconds between two looks for stuck workers where there is no `requestTimeout`. */
-const CHECK_INTERVAL = 1000;
 /** Milliseconds between two reports of requests that wait. */
 const REPORT_INTERVAL = 100;
 
@@ -57,9 +53,7 @@ function start(config: ReactorConfig): void {
         return;
     }
   });
-  const { requestTimeout } = config.limits;
-  const interval = Math.max(MIN_CHECK_INTERVAL, requestTimeout / CHECKS_PER_TIMEOUT);
-  setInterval(() => reactor.expire(Date.now()), requestTimeout === 0 ? CHECK_INTERVAL : interval);
+  setInterval(() => reactor.expire(Date.now()), checkInterval(config.limits.requestTimeout));
   if (config.isElastic) {
     setInterval(() => {
       if (reactor.queued > 0) send({ type: "waiting", wait: reactor.expectedWait });

@@ -52,7 +52,7 @@ const TOLD_STUCK_AFTER = 5000;
 /** Workers that may die with a request that has nothing to do with it: killed from outside while they did something else. */
 const MAX_DEATHS = 10;
 export class Reactor implements ListenerHost, LinkOwner {
-  readonly registry = new Registry();
+  readonly registry = new Registry<Flight>();
   files = new FileAnswers(null);
   /** Response frames that came after their exchange had gone. */
   droppedFrames = 0;
@@ -431,7 +431,7 @@ export class Reactor implements ListenerHost, LinkOwner {
   }
 
   #refuse(exchange: Exchange, status: FailureStatus, reason: string): void {
-    this.registry.countRejected(exchange.protocol);
+    this.registry.count(exchange.protocol, "rejected");
     answer(exchange, status, reason);
     exchange.body?.cancel();
   }

@@ -1,6 +1,13 @@
-/** Every exchange of one reactor from its first header to its last byte, and the counts of those that have been. */
-import { type ExchangeId, nameOf, PROTOCOLS, type Protocol } from "../exchange.ts";
-import type { Flight, FlightState } from "./flight.ts";
+/** Every exchange of one process from its first header to its last byte, and the counts of those that have been. */
+import { type Exchange, type ExchangeId, nameOf, PROTOCOLS, type Protocol } from "../exchange.ts";
+import type { FlightState } from "./flight.ts";
+
+/** What a registry keeps: an exchange, and how far it is. */
+export interface Registered {
+  readonly exchange: Exchange;
+  readonly protocol: Protocol;
+  readonly state: FlightState;
+}
 
 /** How an exchange ended. `rejected`: never dispatched, for it was malformed, too large, or one too many. */
 export type Outcome = "completed" | "aborted" | "failed" | "rejected";
@@ -35,7 +42,7 @@ const LAST_ID = 0xffff_fffe;
 /** A power of two. */
 const INITIAL_SLOTS = 1024;
 
-export class Registry {
+export class Registry<Flight extends Registered> {
   /** Each flight has the slot that the low bits of its id say: a third of what a Map costs, on every request. */
   #slots: (Flight | undefined)[] = new Array(INITIAL_SLOTS).fill(undefined);
   #size = 0;
@@ -82,9 +89,9 @@ export class Registry {
     counts[outcome]++;
   }
 
-  /** Counts an exchange that was refused before it was ever in flight. */
-  countRejected(protocol: Protocol): void {
-    this.#counts[protocol].rejected++;
+  /** Counts an exchange that never was in here. */
+  count(protocol: Protocol, outcome: Outcome): void {
+    this.#counts[protocol][outcome]++;
   }
 
   /** Those there are now, in no order; safe to remove from meanwhile. */

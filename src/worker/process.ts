@@ -1,12 +1,14 @@
 /** The worker process: does what the manager says, and joins the worker to the reactors' sockets. */
 import { connect, type Socket } from "node:net";
+import type { BaseServer } from "../base/base-server.ts";
 import { background } from "../handler/background.ts";
 import type { ExchangeHandler } from "../handler/run.ts";
 import { uploadDirectory } from "../handler/uploads.ts";
 import { ContentCoding } from "../http/content-coding.ts";
 import { TrustedProxies } from "../http/proxy.ts";
+import { type ListenConfig, reasonOf } from "../listeners/open.ts";
 import { logTo } from "../log.ts";
-import type { FromWorker, ServerStats, ToWorker } from "../manager/messages.ts";
+import type { FromWorker, ServerStats, ToWorker, WorkerCounts } from "../manager/messages.ts";
 import { ReloadError } from "../manager/reload-error.ts";
 import type { ResolvedOptions } from "../options.ts";
 import { Progress } from "../wire/progress.ts";
@@ -16,8 +18,13 @@ import { Worker } from "./worker.ts";
 export interface WorkerHooks {
   /** Makes the handler: what it throws ends the start. */
   load(): ExchangeHandler | Promise<ExchangeHandler>;
-  /** The worker is about to take requests. @param port where the server listens */
+  /**
+   * The worker is about to take requests.
+   * @param port where the server listens; 0 where that is not known yet
+   */
   started(port: number): void | Promise<void>;
+  /** It listens itself, in the mode `base`. */
+  listening(port: number): void;
   stopping(): void | Promise<void>;
 }
 
@@ -29,7 +36,10 @@ export class WorkerProcess {
   readonly #hooks: WorkerHooks;
   readonly #log: (line: string) => void;
   readonly #calls = new Map<number, PromiseWithResolvers<unknown>>();
+  /** Null in the mode `base`. */
   #worker: Worker | null = null;
+  /** Null in the mode `process`. */
+  #base: BaseServer | null = null;
   #progress: Progress | null = null;
   #lastCall = 0;
   #isLeaving = false;
@@ -75,17 +85,19 @@ export class WorkerProcess {
     switch (message.type) {
       case "start":
         uploadDirectory.use(message.uploads);
-        this.#start(message).catch((error: Error) => {
-          process.send?.({ type: "failed", reason: error.message } satisfies FromWorker, () =>
-            process.exit(1),
-          );
-        });
+        this.#start(message).catch((error: Error) => fail(error.message));
+        return;
+      case "listen":
+        this.#listen(message.config).catch((error: Error) => fail(reasonOf(error, message.config)));
+        return;
+      case "retire":
+        void this.#leave(Number.POSITIVE_INFINITY);
         return;
       case "connect":
         void this.#connect(message.socket);
         return;
       case "stats":
-        send({ type: "stats", call: message.call, stats: this.#stats() });
+        send({ type: "stats", call: message.call, stats: this.#stats(message.detailed) });
         return;
       case "answer":
         this.#calls.get(message.call)?.resolve(message.value);
@@ -109,9 +121,19 @@ export class WorkerProcess {
     return answer.promise;
   }
 
-  async #start({ port, sockets, runDirectory, maxRequests }: StartMessage): Promise<void> {
+  async #start(message: StartMessage): Promise<void> {
     const handler = await this.#hooks.load();
-    await this.#hooks.started(port);
+    await this.#hooks.started(message.port);
+    if (message.base === null) await this.#work(handler, message);
+    else {
+      const { BaseServer } = await import("../base/base-server.ts");
+      const events = { spent: () => send({ type: "spent" }), log: this.#log };
+      this.#base = await BaseServer.make(handler, this.#settings, message.base, message.maxRequests, events);
+    }
+    send({ type: "ready" });
+  }
+
+  async #work(handler: ExchangeHandler, { sockets, runDirectory, maxRequests }: StartMessage): Promise<void> {
     this.#progress = Progress.open(runDirectory);
     this.#worker = new Worker(this.#id, handler, this.#settings, maxRequests, this.#progress, {
       spent: () => send({ type: "spent" }),
@@ -120,7 +142,13 @@ export class WorkerProcess {
       log: this.#log,
     });
     await Promise.all(sockets.map((socket) => this.#connect(socket)));
-    send({ type: "ready" });
+  }
+
+  async #listen(config: ListenConfig): Promise<void> {
+    const address = await this.#base?.listen(config);
+    if (address === undefined) return;
+    this.#hooks.listening(address.port);
+    send({ type: "listening", ...address });
   }
 
   /** A reactor that cannot be reached is about to be replaced, and the manager will name the new one. */
@@ -132,19 +160,25 @@ export class WorkerProcess {
     }
   }
 
-  #stats() {
-    const counts = this.#worker?.counts() ?? { inFlight: 0, requests: 0 };
+  #stats(detailed: boolean): WorkerCounts {
+    const counts = (this.#worker ?? this.#base)?.counts() ?? { inFlight: 0, requests: 0 };
     const { user, system } = process.cpuUsage();
-    return { rss: process.memoryUsage.rss(), cpuTime: (user + system) / 1000, ...counts };
+    return {
+      rss: process.memoryUsage.rss(),
+      cpuTime: (user + system) / 1000,
+      ...counts,
+      exchanges: this.#base?.exchangeCounts(detailed) ?? null,
+    };
   }
 
-  /** @param timeout milliseconds for work that goes on after its response */
+  /** @param timeout milliseconds for requests in flight, in the mode `base`, and for work that goes on after them */
   async #leave(timeout: number): Promise<void> {
     if (timeout !== Number.POSITIVE_INFINITY) {
       setTimeout(() => this.#late.resolve(), timeout);
     }
     if (this.#isLeaving) return;
     this.#isLeaving = true;
+    await Promise.race([this.#base?.drain(), this.#late.promise]);
     await Promise.race([background.settled(), this.#late.promise]);
     if (background.size > 0) this.#log(`given up at shutdown: ${background.size} promises of waitUntil`);
     try {
@@ -152,7 +186,7 @@ export class WorkerProcess {
     } catch (error) {
       this.#log(`error in workerStop: ${error instanceof Error ? error.stack : error}`);
     }
-    await this.#worker?.close();
+    await (this.#worker ?? this.#base)?.close();
     this.#progress?.close();
     process.exit(0);
   }
@@ -160,6 +194,11 @@ export class WorkerProcess {
 
 function send(message: FromWorker): void {
   process.send?.(message);
+}
+
+/** The process is of no use. @param reason in one line */
+function fail(reason: string): void {
+  process.send?.({ type: "failed", reason } satisfies FromWorker, () => process.exit(1));
 }
 
 function open(path: string): Promise<Socket> {

@@ -80,7 +80,7 @@ describe("options", () => {
       { reactors: Number.NaN },
       'option "reactors" is NaN; it must be a whole number of processes from 1 to 256',
     ],
-    [{ mode: "base" }, 'option "mode" is "base"; it must be "process"'],
+    [{ mode: "threads" }, 'option "mode" is "threads"; it must be "process" or "base"'],
     [{ http3: "quick" }, 'option "http3" is "quick"; it must be "native", "off", true or false'],
     [{ tls: true }, 'option "tls" is true; it must be { cert, key }, each a path'],
     [

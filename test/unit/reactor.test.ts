@@ -263,7 +263,7 @@ describe("the queue", () => {
 });
 
 describe("registry", () => {
-  const flight = (registry: Registry, path: string) => {
+  const flight = (registry: Registry<Flight>, path: string) => {
     const exchange = {
       id: registry.nextId(),
       protocol: "HTTP/2",
@@ -279,7 +279,7 @@ describe("registry", () => {
   };
 
   test("counts each exchange once, however it ends", () => {
-    const registry = new Registry();
+    const registry = new Registry<Flight>();
     const outcomes = ["completed", "aborted", "failed", "rejected"] as const;
     const flights = outcomes.map((outcome) => flight(registry, `/${outcome}`));
     for (const each of flights) registry.add(each);
@@ -299,7 +299,7 @@ describe("registry", () => {
   });
 
   test("finds each of thousands by its id, and none that has gone", () => {
-    const registry = new Registry();
+    const registry = new Registry<Flight>();
     const flights = Array.from({ length: 5000 }, (_, i) => flight(registry, `/${i}`));
     for (const each of flights) registry.add(each);
     const [gone, kept] = [flights.filter((_, i) => i % 3 === 0), flights.filter((_, i) => i % 3 !== 0)];
@@ -311,7 +311,7 @@ describe("registry", () => {
   });
 
   test("gives no id that an exchange in flight has, however long that one lasts", () => {
-    const registry = new Registry();
+    const registry = new Registry<Flight>();
     const lasting = flight(registry, "/lasting");
     registry.add(lasting);
     for (let i = 0; i < 10_000; i++) {
@@ -324,7 +324,7 @@ describe("registry", () => {
   });
 
   test("names exchanges by session and stream", () => {
-    const registry = new Registry();
+    const registry = new Registry<Flight>();
     registry.add(flight(registry, "/a?b"));
     expect(registry.snapshot(1250)).toEqual([
       { id: 1, name: "7:3", state: "queued", protocol: "HTTP/2", method: "GET", path: "/a?b", age: 250 },

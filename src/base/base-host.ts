@@ -1,0 +1,221 @@
+/**
+ * Takes exchanges from the listeners of this process and runs the handler on them, in place: what reactor, wire and worker do
+ * in the mode `process`, without the isolation. No process handling.
+ */
+import {
+  type Exchange,
+  type ExchangeId,
+  type FailureStatus,
+  type FileBody,
+  nameOf,
+  type ResponseHead,
+} from "../exchange.ts";
+import { FileAnswers, fileFailure } from "../files/file-answers.ts";
+import { type ExchangeHandler, run } from "../handler/run.ts";
+import { refusalOf } from "../http/fields.ts";
+import type { TrustedProxies } from "../http/proxy.ts";
+import { failureResponse } from "../http/semantics.ts";
+import type { ListenerHost } from "../listeners/listener.ts";
+import { type Outcome, Registry } from "../reactor/registry.ts";
+import { compressing } from "../worker/compressing-exchange.ts";
+import type { HandlerSettings } from "../worker/handler-exchange.ts";
+import { LocalExchange, type LocalOwner } from "./local-exchange.ts";
+
+export interface BaseLimits {
+  readonly maxHeaderBytes: number;
+  readonly maxBodyBytes: number;
+  /** Milliseconds until a response must have begun; 0 for no limit. */
+  readonly requestTimeout: number;
+  /** Exchanges at one time. */
+  readonly maxExchanges: number;
+}
+
+export interface BaseEvents {
+  /** The handler was given so many requests as it was told to; it goes on. */
+  spent(): void;
+  log(line: string): void;
+}
+
+export class BaseHost implements ListenerHost, LocalOwner {
+  readonly registry = new Registry<LocalExchange>();
+  files = new FileAnswers(null);
+  /** Requests that the handler was given. */
+  requests = 0;
+  readonly #handler: ExchangeHandler;
+  readonly #Exchange: typeof LocalExchange;
+  readonly #proxies: TrustedProxies | null;
+  readonly #limits: BaseLimits;
+  readonly #maxRequests: number;
+  readonly #events: BaseEvents;
+  #draining = false;
+  #onIdle: (() => void) | null = null;
+  /** One for all exchanges, which saves each a closure. */
+  readonly #clientLeft = (exchange: Exchange) => {
+    const local = this.registry.get(exchange.id);
+    if (local === undefined) return;
+    this.#end(local, "aborted");
+    local.abandon("the client left");
+  };
+
+  /** @param maxRequests after which `spent` is told; 0 for never */
+  constructor(
+    handler: ExchangeHandler,
+    settings: HandlerSettings,
+    limits: BaseLimits,
+    maxRequests: number,
+    events: BaseEvents,
+  ) {
+    this.#handler = handler;
+    this.#Exchange =
+      settings.compression === null ? LocalExchange : compressing(LocalExchange, settings.compression);
+    this.#proxies = settings.proxies;
+    this.#limits = limits;
+    this.#maxRequests = maxRequests;
+    this.#events = events;
+  }
+
+  get maxBodyBytes(): number {
+    return this.#limits.maxBodyBytes;
+  }
+
+  log(line: string): void {
+    this.#events.log(line);
+  }
+
+  nextId(): ExchangeId {
+    return this.registry.nextId();
+  }
+
+  accept(exchange: Exchange): void {
+    const refusal =
+      exchange.malformed === null
+        ? refusalOf(exchange, exchange.body !== null, this.#limits)
+        : { status: 400 as const, reason: exchange.malformed };
+    if (refusal !== null) this.#refuse(exchange, refusal.status, refusal.reason);
+    else if (this.#draining) this.#refuse(exchange, 503, "the server is shutting down");
+    else if (this.registry.size >= this.#limits.maxExchanges)
+      this.#refuse(exchange, 503, "there are too many requests");
+    else if (this.files.mayHave(exchange.path)) void this.#serveFile(this.#localOf(exchange));
+    else this.#run(this.#localOf(exchange));
+  }
+
+  turnAway(exchange: Exchange): void {
+    this.#refuse(exchange, 503, "there are too many connections");
+  }
+
+  /** Takes no new exchange; resolves when none is in flight. */
+  drain(): Promise<void> {
+    this.#draining = true;
+    if (this.registry.size === 0) return Promise.resolve();
+    return new Promise((resolve) => {
+      this.#onIdle = resolve;
+    });
+  }
+
+  /** Ends what is still in flight. */
+  close(): void {
+    for (const local of this.registry.flights()) this.fail(local, 503, "the server has shut down");
+  }
+
+  /**
+   * Answers 504 for what is overdue.
+   * @param now milliseconds since the Unix epoch
+   */
+  expire(now: number): void {
+    const { requestTimeout } = this.#limits;
+    if (requestTimeout === 0) return;
+    for (const local of this.registry.flights()) {
+      if (now - local.receivedAt < requestTimeout || local.state === "responding") continue;
+      this.log(`504 ${describe(local)}: no response within ${requestTimeout} ms`);
+      this.fail(local, 504, "requestTimeout");
+    }
+  }
+
+  sendFile(local: LocalExchange, head: ResponseHead, body: FileBody): void {
+    this.#register(local);
+    this.files.send(local, head, body).then(
+      () => this.completed(local),
+      (error: unknown) => this.#fileFailed(local, error),
+    );
+  }
+
+  completed(local: LocalExchange): void {
+    this.#end(local, "completed");
+  }
+
+  broken(local: LocalExchange, reason: string): void {
+    this.log(`${describe(local)}: the response ended short: ${reason}`);
+    this.#end(local, "failed");
+  }
+
+  #end(local: LocalExchange, outcome: Outcome): void {
+    if (local.over) return;
+    local.over = true;
+    if (local.isRegistered) this.registry.remove(local, outcome);
+    else this.registry.count(local.protocol, outcome);
+    local.exchange.onAborted = null;
+    if (this.registry.size === 0) this.#onIdle?.();
+  }
+
+  fail(local: LocalExchange, status: FailureStatus, reason: string): void {
+    if (local.over) return;
+    const { exchange } = local;
+    const { headSent } = exchange.sink;
+    this.#end(local, "failed");
+    local.abandon(reason);
+    if (headSent) exchange.sink.abort(reason);
+    else answer(exchange, status, status < 500 ? reason : null);
+  }
+
+  #localOf(exchange: Exchange): LocalExchange {
+    return new this.#Exchange(exchange, this.#proxies?.clientOf(exchange) ?? exchange, this);
+  }
+
+  /** Most are over when their handler returns, and need not be registered. */
+  #run(local: LocalExchange): void {
+    run(local, this.#handler, this.#events.log);
+    if (++this.requests === this.#maxRequests) this.#events.spent();
+    if (!local.over) this.#register(local);
+  }
+
+  #register(local: LocalExchange): void {
+    if (local.isRegistered) return;
+    local.isRegistered = true;
+    this.registry.add(local);
+    local.exchange.onAborted = this.#clientLeft;
+    // Its client left while the handler was running.
+    if (local.exchange.aborted) this.#clientLeft(local.exchange);
+  }
+
+  async #serveFile(local: LocalExchange): Promise<void> {
+    this.#register(local);
+    try {
+      if (await this.files.answer(local)) this.completed(local);
+      else this.#run(local);
+    } catch (error) {
+      this.#fileFailed(local, error);
+    }
+  }
+
+  #fileFailed(local: LocalExchange, error: unknown): void {
+    if (local.over) return;
+    const { status, reason } = fileFailure(error);
+    this.log(`${describe(local)}: ${reason}`);
+    this.fail(local, status, "the file cannot be sent");
+  }
+
+  #refuse(exchange: Exchange, status: FailureStatus, reason: string): void {
+    this.registry.count(exchange.protocol, "rejected");
+    answer(exchange, status, reason);
+    exchange.body?.cancel();
+  }
+}
+
+function answer(exchange: Exchange, status: FailureStatus, reason: string | null): void {
+  const { head, body } = failureResponse(exchange.method, status, reason);
+  exchange.sink.respond(head, body);
+}
+
+function describe(exchange: LocalExchange): string {
+  return `${exchange.method} ${exchange.path} ${nameOf(exchange)}`;
+}

@@ -1,0 +1,79 @@
+/** A worker of the mode `base`: its listeners, and the host that runs the handler on what they bring. */
+
+import type { Protocol } from "../exchange.ts";
+import { FileAnswers } from "../files/file-answers.ts";
+import type { ExchangeHandler } from "../handler/run.ts";
+import type { Listener } from "../listeners/listener.ts";
+import { type ListenConfig, openListeners } from "../listeners/open.ts";
+import type { ExchangeCounts } from "../manager/messages.ts";
+import type { ResolvedStatic } from "../options.ts";
+import { checkInterval } from "../reactor/check-interval.ts";
+import type { HandlerSettings } from "../worker/handler-exchange.ts";
+import { BaseHost, type BaseLimits } from "./base-host.ts";
+
+export interface BaseConfig {
+  readonly limits: BaseLimits;
+  readonly static: readonly ResolvedStatic[];
+}
+
+export class BaseServer {
+  readonly #host: BaseHost;
+  #listeners: readonly Listener[] = [];
+
+  static async make(
+    handler: ExchangeHandler,
+    settings: HandlerSettings,
+    config: BaseConfig,
+    maxRequests: number,
+    events: { spent(): void; log(line: string): void },
+  ): Promise<BaseServer> {
+    const host = new BaseHost(handler, settings, config.limits, maxRequests, events);
+    if (config.static.length > 0) {
+      // Loaded where it is used: it brings a table of a thousand types.
+      const { StaticFiles } = await import("../files/static.ts");
+      host.files = new FileAnswers(new StaticFiles(config.static));
+    }
+    setInterval(() => host.expire(Date.now()), checkInterval(config.limits.requestTimeout));
+    return new BaseServer(host);
+  }
+
+  private constructor(host: BaseHost) {
+    this.#host = host;
+  }
+
+  /** Rejects with the system's error: see `reasonOf`. */
+  async listen(
+    config: ListenConfig,
+  ): Promise<{ readonly port: number; readonly protocols: readonly Protocol[] }> {
+    this.#listeners = await openListeners(config, this.#host);
+    const [{ port }] = this.#listeners as [Listener];
+    return { port, protocols: this.#listeners.flatMap(({ protocols }) => protocols) };
+  }
+
+  counts(): { readonly inFlight: number; readonly requests: number } {
+    return { inFlight: this.#host.registry.size, requests: this.#host.requests };
+  }
+
+  /** @param detailed with every exchange in flight */
+  exchangeCounts(detailed: boolean): ExchangeCounts {
+    const { registry } = this.#host;
+    return {
+      inFlight: registry.size,
+      queued: 0,
+      droppedFrames: 0,
+      protocols: registry.counts(),
+      exchanges: detailed ? registry.snapshot(Date.now()) : [],
+    };
+  }
+
+  /** Takes no more connections and requests; resolves when those that there are have ended. */
+  async drain(): Promise<void> {
+    await Promise.all([...this.#listeners.map((listener) => listener.drain()), this.#host.drain()]);
+  }
+
+  /** Closes everything at once. */
+  async close(): Promise<void> {
+    this.#host.close();
+    await Promise.all(this.#listeners.map((listener) => listener.close()));
+  }
+}

@@ -1,0 +1,191 @@
+/** An exchange whose client's socket is in this very process: the handler answers through the listener's own sink. */
+import {
+  BodyLostError,
+  type Exchange,
+  type Fields,
+  type FileBody,
+  type RequestBody,
+  type RequestHead,
+  type ResponseHead,
+} from "../exchange.ts";
+import type { FileOwner } from "../files/file-answers.ts";
+import { collect } from "../http/body.ts";
+import type { FlightState } from "../reactor/flight.ts";
+import { HandlerExchange } from "../worker/handler-exchange.ts";
+
+export interface LocalOwner {
+  /** Bytes of a request's body. */
+  readonly maxBodyBytes: number;
+  /** The response is a file's: the handler is done with the exchange. */
+  sendFile(exchange: LocalExchange, head: ResponseHead, body: FileBody): void;
+  /** The last of the response was handed over. */
+  completed(exchange: LocalExchange): void;
+  /** The handler gave the exchange up. */
+  broken(exchange: LocalExchange, reason: string): void;
+  /** The request is not what it promised to be. */
+  fail(exchange: LocalExchange, status: 400 | 413, reason: string): void;
+}
+
+export class LocalExchange extends HandlerExchange implements FileOwner {
+  /** The listener's. */
+  readonly exchange: Exchange;
+  readonly body: LocalBody | null;
+  /** Nothing more is owed to the client. */
+  over = false;
+  /** It is in its owner's registry. */
+  isRegistered = false;
+  readonly #owner: LocalOwner;
+  /** The handler has nothing more to say. */
+  #answered = false;
+
+  /** @param head the exchange's own, or what trusted proxies make of it */
+  constructor(exchange: Exchange, head: RequestHead, owner: LocalOwner) {
+    super(exchange.id, head);
+    this.exchange = exchange;
+    this.#owner = owner;
+    this.body = exchange.body === null ? null : new LocalBody(exchange.body, this, owner);
+  }
+
+  get state(): FlightState {
+    return this.headSent ? "responding" : "dispatched";
+  }
+
+  responding(): void {
+    this.headSent = true;
+  }
+
+  respond(head: ResponseHead, body: Uint8Array | null): void {
+    if (this.#answered) return;
+    this.headSent = true;
+    this.exchange.sink.respond(head, body);
+    this.#complete();
+  }
+
+  inform(head: ResponseHead): boolean {
+    return !this.#answered && this.sendsInterim && this.exchange.sink.inform(head);
+  }
+
+  /** Resolves at once: from there on the response is its owner's. */
+  file(head: ResponseHead, body: FileBody): Promise<void> {
+    if (!this.#answered) {
+      this.#answer();
+      this.#owner.sendFile(this, head, body);
+    }
+    return Promise.resolve();
+  }
+
+  head(head: ResponseHead): void {
+    if (this.#answered) return;
+    this.headSent = true;
+    const { sink } = this.exchange;
+    sink.onDrain = () => this.drained();
+    sink.head(head);
+  }
+
+  data(chunk: Uint8Array): boolean {
+    return this.#answered || chunk.length === 0 || this.exchange.sink.data(chunk);
+  }
+
+  end(trailers: Fields | null): void {
+    if (this.#answered) return;
+    this.exchange.sink.end(trailers);
+    this.#complete();
+  }
+
+  abort(reason: string): void {
+    if (this.#answered) return;
+    this.exchange.sink.abort(reason);
+    this.#answer();
+    this.#owner.broken(this, reason);
+  }
+
+  /** The client has gone, or the owner has ended the exchange. */
+  abandon(reason: string): void {
+    this.aborted = true;
+    this.body?.fail(reason);
+    this.#answer();
+    const { onDrain } = this;
+    this.onAborted?.(this);
+    onDrain?.();
+  }
+
+  #complete(): void {
+    this.#answer();
+    this.#owner.completed(this);
+  }
+
+  #answer(): void {
+    if (this.#answered) return;
+    this.#answered = true;
+    this.body?.cancel();
+    this.onOver?.();
+  }
+}
+
+/** A request's body, held to its limit and to its length. */
+class LocalBody implements RequestBody {
+  readonly #body: RequestBody;
+  readonly #exchange: LocalExchange;
+  readonly #owner: LocalOwner;
+  #total = 0;
+  #failure: Error | null = null;
+
+  constructor(body: RequestBody, exchange: LocalExchange, owner: LocalOwner) {
+    this.#body = body;
+    this.#exchange = exchange;
+    this.#owner = owner;
+  }
+
+  get length(): number | undefined {
+    return this.#body.length;
+  }
+
+  get trailers(): Fields {
+    return this.#body.trailers;
+  }
+
+  async read(): Promise<Uint8Array | null> {
+    if (this.#failure !== null) throw this.#failure;
+    const chunk = await this.#body.read();
+    if (this.#failure !== null) throw this.#failure;
+    if (chunk === null) {
+      this.#checkLength();
+      return null;
+    }
+    this.#total += chunk.length;
+    if (this.#total > this.#owner.maxBodyBytes) {
+      this.#reject(413, `the body is over ${this.#owner.maxBodyBytes} bytes`);
+    }
+    return chunk;
+  }
+
+  async readAll(): Promise<Uint8Array> {
+    // Of unknown length it may be over the limit, which the engine does not know.
+    if (this.length === undefined) return collect(this);
+    if (this.#failure !== null) throw this.#failure;
+    const bytes = await this.#body.readAll();
+    this.#total += bytes.length;
+    this.#checkLength();
+    return bytes;
+  }
+
+  cancel(): void {
+    this.fail("the exchange is over");
+    this.#body.cancel();
+  }
+
+  fail(reason: string): void {
+    this.#failure ??= new BodyLostError(reason);
+  }
+
+  #checkLength(): void {
+    const { length } = this;
+    if (length === undefined || this.#total === length) return;
+    this.#reject(400, `the body has ${this.#total} bytes, not ${length}`);
+  }
+
+  #reject(status: 400 | 413, reason: string): never {
+    this.#owner.fail(this.#exchange, status, reason);
+    throw new BodyLostError(reason);
+  }
+}
