@@ -135,7 +135,7 @@ export interface ServerOptions {
   /**
    * `process`: reactors own the sockets, workers run the handler · `base`: each worker owns sockets of its own, shared by
    * SO_REUSEPORT, and runs the handler in place. That is faster, and a worker that dies takes its connections with it;
-   * `reactors`, `dispatch`, `concurrency`, `maxQueue` and `queueTarget` have nothing to say there.
+   * `reactors` and `dispatch` have nothing to say there, and what holds for a reactor holds for each worker.
    * @default "process"
    */
   mode?: "process" | "base";

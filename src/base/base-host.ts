@@ -17,17 +17,20 @@ import type { TrustedProxies } from "../http/proxy.ts";
 import { failureResponse } from "../http/semantics.ts";
 import type { ListenerHost } from "../listeners/listener.ts";
 import { type Outcome, Registry } from "../reactor/registry.ts";
+import { type QueueLimits, WaitingQueue } from "../reactor/waiting-queue.ts";
 import { compressing } from "../worker/compressing-exchange.ts";
 import type { HandlerSettings } from "../worker/handler-exchange.ts";
 import { LocalExchange, type LocalOwner } from "./local-exchange.ts";
 
-export interface BaseLimits {
+export interface BaseLimits extends QueueLimits {
   readonly maxHeaderBytes: number;
   readonly maxBodyBytes: number;
   /** Milliseconds until a response must have begun; 0 for no limit. */
   readonly requestTimeout: number;
-  /** Exchanges at one time. */
+  /** Exchanges that are run at one time. */
   readonly maxExchanges: number;
+  /** The same; 0 for no limit. */
+  readonly concurrency: number;
 }
 
 export interface BaseEvents {
@@ -45,6 +48,8 @@ export class BaseHost implements ListenerHost, LocalOwner {
   readonly #Exchange: typeof LocalExchange;
   readonly #proxies: TrustedProxies | null;
   readonly #limits: BaseLimits;
+  readonly #mostRunning: number;
+  readonly #queue: WaitingQueue<LocalExchange>;
   readonly #maxRequests: number;
   readonly #events: BaseEvents;
   #draining = false;
@@ -70,8 +75,20 @@ export class BaseHost implements ListenerHost, LocalOwner {
       settings.compression === null ? LocalExchange : compressing(LocalExchange, settings.compression);
     this.#proxies = settings.proxies;
     this.#limits = limits;
+    this.#mostRunning = Math.min(limits.maxExchanges, limits.concurrency || Number.POSITIVE_INFINITY);
+    this.#queue = new WaitingQueue(limits);
     this.#maxRequests = maxRequests;
     this.#events = events;
+  }
+
+  /** Exchanges that wait. */
+  get queued(): number {
+    return this.#queue.length;
+  }
+
+  /** Exchanges that the handler has, or files are being sent for. */
+  get #running(): number {
+    return this.registry.size - this.#queue.length;
   }
 
   get maxBodyBytes(): number {
@@ -93,10 +110,8 @@ export class BaseHost implements ListenerHost, LocalOwner {
         : { status: 400 as const, reason: exchange.malformed };
     if (refusal !== null) this.#refuse(exchange, refusal.status, refusal.reason);
     else if (this.#draining) this.#refuse(exchange, 503, "the server is shutting down");
-    else if (this.registry.size >= this.#limits.maxExchanges)
-      this.#refuse(exchange, 503, "there are too many requests");
     else if (this.files.mayHave(exchange.path)) void this.#serveFile(this.#localOf(exchange));
-    else this.#run(this.#localOf(exchange));
+    else this.#admit(this.#localOf(exchange));
   }
 
   turnAway(exchange: Exchange): void {
@@ -154,14 +169,18 @@ export class BaseHost implements ListenerHost, LocalOwner {
     if (local.isRegistered) this.registry.remove(local, outcome);
     else this.registry.count(local.protocol, outcome);
     local.exchange.onAborted = null;
+    if (this.#queue.length > 0) {
+      this.#queue.withdraw(local);
+      this.#runQueued();
+    }
     if (this.registry.size === 0) this.#onIdle?.();
   }
 
-  fail(local: LocalExchange, status: FailureStatus, reason: string): void {
+  fail(local: LocalExchange, status: FailureStatus, reason: string, outcome: Outcome = "failed"): void {
     if (local.over) return;
     const { exchange } = local;
     const { headSent } = exchange.sink;
-    this.#end(local, "failed");
+    this.#end(local, outcome);
     local.abandon(reason);
     if (headSent) exchange.sink.abort(reason);
     else answer(exchange, status, status < 500 ? reason : null);
@@ -169,6 +188,23 @@ export class BaseHost implements ListenerHost, LocalOwner {
 
   #localOf(exchange: Exchange): LocalExchange {
     return new this.#Exchange(exchange, this.#proxies?.clientOf(exchange) ?? exchange, this);
+  }
+
+  #admit(local: LocalExchange): void {
+    if (this.#running < this.#mostRunning) {
+      this.#run(local);
+      return;
+    }
+    this.#register(local);
+    if (!this.#queue.add(local, now())) this.fail(local, 503, "the queue is full", "rejected");
+  }
+
+  #runQueued(): void {
+    for (const local of this.#queue) {
+      if (this.#running >= this.#mostRunning) return;
+      this.#queue.depart(local);
+      this.#run(local);
+    }
   }
 
   /** Most are over when their handler returns, and need not be registered. */
@@ -191,7 +227,7 @@ export class BaseHost implements ListenerHost, LocalOwner {
     this.#register(local);
     try {
       if (await this.files.answer(local)) this.completed(local);
-      else this.#run(local);
+      else this.#admit(local);
     } catch (error) {
       this.#fileFailed(local, error);
     }
@@ -209,6 +245,11 @@ export class BaseHost implements ListenerHost, LocalOwner {
     answer(exchange, status, reason);
     exchange.body?.cancel();
   }
+}
+
+/** Milliseconds since the Unix epoch, with a fraction. */
+function now(): number {
+  return performance.timeOrigin + performance.now();
 }
 
 function answer(exchange: Exchange, status: FailureStatus, reason: string | null): void {

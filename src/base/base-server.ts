@@ -51,7 +51,7 @@ export class BaseServer {
   }
 
   counts(): { readonly inFlight: number; readonly requests: number } {
-    return { inFlight: this.#host.registry.size, requests: this.#host.requests };
+    return { inFlight: this.#host.registry.size - this.#host.queued, requests: this.#host.requests };
   }
 
   /** @param detailed with every exchange in flight */
@@ -59,7 +59,7 @@ export class BaseServer {
     const { registry } = this.#host;
     return {
       inFlight: registry.size,
-      queued: 0,
+      queued: this.#host.queued,
       droppedFrames: 0,
       protocols: registry.counts(),
       exchanges: detailed ? registry.snapshot(Date.now()) : [],

@@ -2,7 +2,16 @@
  * HTTP/3 by the engine inside Bun (`Bun.serve`, lsquic). The only file that knows it. Built for speed: what a request
  * does not need is not made. What this engine cannot do is written in docs/architecture.md.
  */
-import type { Exchange, ExchangeId, Fields, FileBody, RequestBody, ResponseHead, Sink } from "../exchange.ts";
+import {
+  BodyLostError,
+  type Exchange,
+  type ExchangeId,
+  type Fields,
+  type FileBody,
+  type RequestBody,
+  type ResponseHead,
+  type Sink,
+} from "../exchange.ts";
 import { changed, openMeant, sendOpened, WHOLE_BYTES } from "../files/send.ts";
 import { contentLength, fieldValue } from "../http/fields.ts";
 import { SeenConnections } from "./connection-limits.ts";
@@ -257,7 +266,8 @@ class NativeExchange implements Exchange, Sink {
     this.remoteAddress = peer === null ? "" : plainAddress(peer.address);
     this.remotePort = peer?.port ?? 0;
     this.localPort = listener.port;
-    this.body = request.body === null ? null : new NativeBody(request, contentLength(fields));
+    this.body =
+      request.body === null ? null : new NativeBody(request, contentLength(fields), () => this.lost());
   }
 
   get protocol(): "HTTP/3" {
@@ -525,23 +535,37 @@ class NativeBody implements RequestBody {
   readonly #request: Request;
   #reader: { read(): Promise<{ value?: Uint8Array }>; cancel(): Promise<void> } | null = null;
 
-  constructor(request: Request, length: number | undefined) {
+  readonly #onLost: () => void;
+
+  /** @param onLost told when the client has gone in the middle of its body */
+  constructor(request: Request, length: number | undefined, onLost: () => void) {
     this.#request = request;
     this.length = length;
+    this.#onLost = onLost;
   }
 
   async read(): Promise<Uint8Array | null> {
     this.#reader ??= (this.#request.body as NonNullable<Request["body"]>).getReader();
-    const { value } = await this.#reader.read();
-    return value ?? null;
+    try {
+      return (await this.#reader.read()).value ?? null;
+    } catch (error) {
+      throw this.#lost(error);
+    }
   }
 
   readAll(): Promise<Uint8Array> {
-    return this.#request.bytes();
+    return this.#request.bytes().catch((error: unknown) => {
+      throw this.#lost(error);
+    });
   }
 
   cancel(): void {
     // A client that has gone makes this fail, and then there is nothing left to cancel.
     this.#reader?.cancel().catch(() => {});
+  }
+
+  #lost(cause: unknown): BodyLostError {
+    this.#onLost();
+    return new BodyLostError("the client went away", { cause });
   }
 }

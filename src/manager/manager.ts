@@ -65,6 +65,9 @@ const BASE_LIMITS = [
   "maxBodyBytes",
   "requestTimeout",
   "maxExchanges",
+  "concurrency",
+  "maxQueue",
+  "queueTarget",
 ] as const satisfies (keyof BaseConfig["limits"])[];
 const LISTENER_OPTIONS = [
   "maxHeaderBytes",
@@ -292,7 +295,7 @@ export class Manager {
       {
         script: REACTOR_SCRIPT,
         args: [],
-        execArgv: [`--max-http-header-size=${engineHeaderBytes(options.maxHeaderBytes)}`],
+        execArgv: listeningArgs(options),
         env: { MIMALLOC_PURGE_DELAY: PURGE_DELAY, ...process.env },
       },
       { message: (message) => this.#reactorSaid(id, message, told), exit: told.exit },
@@ -380,12 +383,14 @@ export class Manager {
   }
 
   #startWorker(id: number, told: ChildTold): WorkerChild {
+    const { options } = this.#config;
     const [, script = "", ...args] = process.argv;
     const child: WorkerChild = new Child(
       {
         script,
         args,
-        execArgv: process.execArgv,
+        execArgv:
+          options.mode === "base" ? [...process.execArgv, ...listeningArgs(options)] : process.execArgv,
         env: { ...process.env, [WORKER_ID_VARIABLE]: String(id) },
       },
       { message: (message) => this.#workerSaid(child, message, told), exit: told.exit },
@@ -532,10 +537,11 @@ export class Manager {
     }
   }
 
-  /** Reactors that share a port would share it with a stranger too: whether it is free is asked without SO_REUSEPORT. */
+  /** Who shares a port would share it with a stranger too: whether it is free is asked without SO_REUSEPORT. */
   async #checkPortIsFree(): Promise<void> {
     const { host, port, options, certificate } = this.#config;
-    if (port === 0 || options.reactors === 1) return;
+    const isShared = options.mode === "base" || options.reactors > 1;
+    if (port === 0 || !isShared) return;
     try {
       await bindTcp(host, port);
       if (certificate !== null && options.http3 !== "off") await bindUdp(host, port);
@@ -544,6 +550,11 @@ export class Manager {
       throw new StartError(`port ${port} on ${host} is in use`, { cause: error });
     }
   }
+}
+
+/** Arguments of the runtime, for a process that listens. */
+function listeningArgs({ maxHeaderBytes }: ResolvedOptions): string[] {
+  return [`--max-http-header-size=${engineHeaderBytes(maxHeaderBytes)}`];
 }
 
 function pick<Whole, Name extends keyof Whole>(whole: Whole, names: readonly Name[]): Pick<Whole, Name> {

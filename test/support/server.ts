@@ -19,6 +19,9 @@ const MARKER = "TERCET_TEST_RUN";
 /** The environment variable by which fixtures get their options, as JSON. */
 export const OPTIONS_VARIABLE = "TERCET_TEST_OPTIONS";
 
+/** The mode of servers for which a test names none: `process`, or what the environment says. */
+export const MODE = process.env.TERCET_TEST_MODE ?? "process";
+
 export type OptionValue = string | number | boolean;
 
 /** A folder for one server: its certificate, and all the temporary files it makes. */
@@ -218,6 +221,7 @@ export interface FixtureSettings {
 
 function fixtureEnvironment(scratch: Scratch, settings: FixtureSettings): Record<string, string> {
   const options = {
+    mode: MODE,
     tls: { cert: scratch.cert, key: scratch.key },
     workers: 1,
     reactors: 1,
@@ -242,6 +246,7 @@ export async function runFixture(name: string, settings: FixtureSettings = {}): 
 
 function flagsOf(scratch: Scratch, flags: Readonly<Record<string, OptionValue>>): string[] {
   const all: Record<string, OptionValue> = {
+    mode: MODE,
     host: "127.0.0.1",
     port: 0,
     workers: 1,
