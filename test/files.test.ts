@@ -21,7 +21,7 @@ import { ALL_CLIENTS, HTTP1, HTTP2, QUICHE, QUINN } from "./support/clients.ts";
 import { until } from "./support/poll.ts";
 import { residentBytes } from "./support/processes.ts";
 import { RawConnection } from "./support/raw-connection.ts";
-import { runCli, runFixture, Scratch, startCli, startFixture } from "./support/server.ts";
+import { MODE, runCli, runFixture, Scratch, startCli, startFixture } from "./support/server.ts";
 import { sharedServer } from "./support/shared-server.ts";
 import { expectCutShort } from "./support/short.ts";
 import { countsOf, othersInFlight, readStats, untilIdle, untilInFlight } from "./support/stats.ts";
@@ -411,24 +411,28 @@ describe("options of the static handler", () => {
     expect(program.stderr.trim().split("\n")).toHaveLength(1);
   });
 
-  test("without a descriptor left: 503 with Retry-After, and all is well when there are some again", async () => {
-    await using server = await startFixture("files.ts", { options: { static: { root, prefix: "/static" } } });
-    await using client = await HTTP2.open(server);
-    const pid = String((await untilIdle(client)).reactors[0]?.pid);
-    const get = async (path: string) => {
-      const response = await client.request({ path });
-      await response.body.bytes();
-      return [response.status, header(response, "retry-after")];
-    };
-    const paths = ["/static/mib.bin", send("mib.bin")];
-    const [, soft, hard] =
-      /^Max open files +(\d+) +(\d+)/m.exec(readFileSync(`/proc/${pid}/limits`, "utf8")) ?? [];
-    execFileSync("prlimit", ["--pid", pid, `--nofile=3:${hard}`]);
-    for (const path of paths) expect(await get(path)).toEqual([503, "1"]);
-    execFileSync("prlimit", ["--pid", pid, `--nofile=${soft}:${hard}`]);
-    for (const path of paths) expect(await get(path)).toEqual([200, undefined]);
-    expect(countsOf(await untilIdle(client), "HTTP/2").failed).toBe(2);
-  });
+  if (MODE === "process") {
+    test("without a descriptor left: 503 with Retry-After, and all is well when there are some again", async () => {
+      await using server = await startFixture("files.ts", {
+        options: { static: { root, prefix: "/static" } },
+      });
+      await using client = await HTTP2.open(server);
+      const pid = String((await untilIdle(client)).reactors[0]?.pid);
+      const get = async (path: string) => {
+        const response = await client.request({ path });
+        await response.body.bytes();
+        return [response.status, header(response, "retry-after")];
+      };
+      const paths = ["/static/mib.bin", send("mib.bin")];
+      const [, soft, hard] =
+        /^Max open files +(\d+) +(\d+)/m.exec(readFileSync(`/proc/${pid}/limits`, "utf8")) ?? [];
+      execFileSync("prlimit", ["--pid", pid, `--nofile=3:${hard}`]);
+      for (const path of paths) expect(await get(path)).toEqual([503, "1"]);
+      execFileSync("prlimit", ["--pid", pid, `--nofile=${soft}:${hard}`]);
+      for (const path of paths) expect(await get(path)).toEqual([200, undefined]);
+      expect(countsOf(await untilIdle(client), "HTTP/2").failed).toBe(2);
+    });
+  }
 
   test("a file that is replaced all the time: never a head with another file's content, and never 404", async () => {
     let made = 0;

@@ -7,7 +7,7 @@ import type { Client } from "./support/client.ts";
 import { ALL_CLIENTS, HTTP1, HTTP2, SLOW_CLIENTS } from "./support/clients.ts";
 import { until } from "./support/poll.ts";
 import { RawConnection } from "./support/raw-connection.ts";
-import { fixture, startCli, startFixture, type TestServer } from "./support/server.ts";
+import { fixture, MODE, startCli, startFixture, type TestServer } from "./support/server.ts";
 import { untilInFlight } from "./support/stats.ts";
 
 // Milliseconds: longer than any deadline in a test and the stop of its server, so that every failure is cleaned up.
@@ -188,23 +188,25 @@ describe("an end that is not graceful", () => {
     await using server = await startFixture("server.ts", { options: { workers: 2, reactors: 2 } });
     await using client = await HTTP1.open(server);
     expect((await textOf(client, "/hello"))[0]).toBe(200);
-    expect(server.remaining().length).toBeGreaterThanOrEqual(4);
+    expect(server.remaining().length).toBeGreaterThan(2);
     server.kill("SIGKILL");
     expect(await server.ended()).toBe("SIGKILL");
     await until("every process to end", 5_000, () => server.remaining().length === 0);
     await bindable(server.port);
   });
 
-  test("kill -9 of the manager with requests in flight and a stuck worker leaves no process behind", async () => {
-    await using server = await startFixture("server.ts", { options: { workers: 2 } });
-    await using client = await HTTP2.open(server);
-    for (const path of ["/hang", "/begin"]) client.request({ path }).catch(() => {});
-    await untilInFlight(client, 2);
-    await spin(server, client);
-    server.kill("SIGKILL");
-    expect(await server.ended()).toBe("SIGKILL");
-    await until("every process to end", 5_000, () => server.remaining().length === 0);
-  });
+  if (MODE === "process") {
+    test("kill -9 of the manager with requests in flight and a stuck worker leaves no process behind", async () => {
+      await using server = await startFixture("server.ts", { options: { workers: 2 } });
+      await using client = await HTTP2.open(server);
+      for (const path of ["/hang", "/begin"]) client.request({ path }).catch(() => {});
+      await untilInFlight(client, 2);
+      await spin(server, client);
+      server.kill("SIGKILL");
+      expect(await server.ended()).toBe("SIGKILL");
+      await until("every process to end", 5_000, () => server.remaining().length === 0);
+    });
+  }
 
   test("a second signal ends at once what the first is waiting for", async () => {
     await using server = await startFixture("server.ts", { options: { shutdownTimeout: 60_000 } });

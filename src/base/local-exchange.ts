@@ -11,7 +11,11 @@ import {
 import type { FileOwner } from "../files/file-answers.ts";
 import { collect } from "../http/body.ts";
 import type { FlightState } from "../reactor/flight.ts";
+import { WINDOW_BYTES } from "../wire/window.ts";
 import { HandlerExchange } from "../worker/handler-exchange.ts";
+
+/** Bytes of a body that are taken though nobody reads them: as many as would be on their way to a worker. */
+const DISCARDED_BYTES = WINDOW_BYTES;
 
 export interface LocalOwner {
   /** Bytes of a request's body. */
@@ -129,6 +133,9 @@ class LocalBody implements RequestBody {
   readonly #owner: LocalOwner;
   #total = 0;
   #failure: Error | null = null;
+  /** The read that is under way, and what ends the wait for it. */
+  #reading: Promise<unknown> | null = null;
+  #waiting: ((failure: Error) => void) | null = null;
 
   constructor(body: RequestBody, exchange: LocalExchange, owner: LocalOwner) {
     this.#body = body;
@@ -144,38 +151,74 @@ class LocalBody implements RequestBody {
     return this.#body.trailers;
   }
 
-  async read(): Promise<Uint8Array | null> {
-    if (this.#failure !== null) throw this.#failure;
-    const chunk = await this.#body.read();
-    if (this.#failure !== null) throw this.#failure;
-    if (chunk === null) {
-      this.#checkLength();
-      return null;
-    }
-    this.#total += chunk.length;
-    if (this.#total > this.#owner.maxBodyBytes) {
-      this.#reject(413, `the body is over ${this.#owner.maxBodyBytes} bytes`);
-    }
-    return chunk;
+  read(): Promise<Uint8Array | null> {
+    return this.#unlessFailed(
+      () => this.#body.read(),
+      (chunk) => {
+        if (chunk === null) this.#checkLength();
+        else this.#count(chunk.length);
+        return chunk;
+      },
+    );
   }
 
-  async readAll(): Promise<Uint8Array> {
+  readAll(): Promise<Uint8Array> {
     // Of unknown length it may be over the limit, which the engine does not know.
     if (this.length === undefined) return collect(this);
-    if (this.#failure !== null) throw this.#failure;
-    const bytes = await this.#body.readAll();
-    this.#total += bytes.length;
-    this.#checkLength();
-    return bytes;
+    return this.#unlessFailed(
+      () => this.#body.readAll(),
+      (bytes) => {
+        this.#count(bytes.length);
+        this.#checkLength();
+        return bytes;
+      },
+    );
   }
 
   cancel(): void {
     this.fail("the exchange is over");
-    this.#body.cancel();
+    void this.#discard();
   }
 
   fail(reason: string): void {
     this.#failure ??= new BodyLostError(reason);
+    this.#waiting?.(this.#failure);
+  }
+
+  /** What was read; or the failure of the body, as soon as there is one. */
+  async #unlessFailed<Read>(start: () => Promise<Read>, take: (read: Read) => Read): Promise<Read> {
+    if (this.#failure !== null) throw this.#failure;
+    const read = start();
+    this.#reading = read;
+    const value = await new Promise<Read>((resolve, reject) => {
+      this.#waiting = reject;
+      read.then(resolve, reject);
+    });
+    this.#reading = null;
+    this.#waiting = null;
+    return take(value);
+  }
+
+  /** What is on its way is taken: a client that is told to stop may not look at the answer. */
+  async #discard(): Promise<void> {
+    try {
+      // The handler's last read may be under way, and there is one at a time.
+      await this.#reading;
+      for (let left = DISCARDED_BYTES; left > 0; ) {
+        const chunk = await this.#body.read();
+        if (chunk === null) return;
+        left -= chunk.length;
+      }
+      this.#body.cancel();
+    } catch {
+      // The client has gone, and nothing of the body is left to take.
+    }
+  }
+
+  #count(bytes: number): void {
+    this.#total += bytes;
+    if (this.#total <= this.#owner.maxBodyBytes) return;
+    this.#reject(413, `the body is over ${this.#owner.maxBodyBytes} bytes`);
   }
 
   #checkLength(): void {
