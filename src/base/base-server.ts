@@ -66,9 +66,14 @@ export class BaseServer {
     };
   }
 
-  /** Takes no more connections and requests; resolves when those that there are have ended. */
-  async drain(): Promise<void> {
-    await Promise.all([...this.#listeners.map((listener) => listener.drain()), this.#host.drain()]);
+  /**
+   * Takes no more connections; resolves when those that there are have ended.
+   * @param gently another worker has taken over: what these still ask is answered
+   */
+  async drain(gently: boolean): Promise<void> {
+    const listeners = Promise.all(this.#listeners.map((listener) => listener.drain(gently)));
+    if (gently) await listeners;
+    await Promise.all([listeners, this.#host.drain()]);
   }
 
   /** Closes everything at once. */

@@ -34,10 +34,12 @@ export interface Listener {
   readonly port: number;
   readonly protocols: readonly Protocol[];
   /**
-   * Takes no more connections, tells those that are open to come to an end (GOAWAY, `connection: close`), and closes
-   * the idle ones. Resolves when none is left.
+   * Takes no more connections, and tells those that are open to come to an end (GOAWAY, `connection: close`). Resolves
+   * when none is left.
+   * @param gently another listener has taken over: idle connections of TCP are not closed at once, which could cross a
+   * request on its way, but answer what still comes
    */
-  drain(): Promise<void>;
+  drain(gently: boolean): Promise<void>;
   /** Closes everything at once; after `drain` too. */
   close(): Promise<void>;
 }

@@ -7,7 +7,7 @@ import {
   type ServerHttp2Session,
   type ServerHttp2Stream,
 } from "node:http2";
-import type { AddressInfo, Server, Socket } from "node:net";
+import { type AddressInfo, Server as NetServer, type Server, type Socket } from "node:net";
 import type { Protocol } from "../exchange.ts";
 import type { ConnectionLimits } from "./connection-limits.ts";
 import { Http1Exchange } from "./http1.ts";
@@ -56,7 +56,7 @@ class TcpListener implements Listener {
   readonly #sockets = new Map<Socket, Connection>();
   #altSvc: string | null = null;
   #connectionCount = 0;
-  #draining = false;
+  #draining: "at once" | "gently" | null = null;
 
   constructor(options: ListenerOptions, host: ListenerHost) {
     this.#host = host;
@@ -85,9 +85,16 @@ class TcpListener implements Listener {
     });
   }
 
-  drain(): Promise<void> {
-    this.#draining = true;
-    const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
+  drain(gently: boolean): Promise<void> {
+    this.#draining = gently ? "gently" : "at once";
+    const { promise: closed, resolve } = Promise.withResolvers<void>();
+    // The server's own `close` closes idle connections, too.
+    const close = gently ? NetServer.prototype.close : this.#server.close;
+    close.call(this.#server, () => resolve());
+    if (gently) {
+      for (const session of this.#sessions.keys()) this.#end(session);
+      return closed;
+    }
     for (const session of this.#sessions.keys()) session.close();
     for (const [socket, connection] of this.#sockets) {
       if (connection.open === 0) socket.destroy();
@@ -178,11 +185,16 @@ class TcpListener implements Listener {
     const id = this.#host.nextId();
     const stream = connection.requests++;
     const isLast = connection.requests >= this.#maxRequests;
-    const closing = () => isLast || this.#draining;
+    let isTold = false;
+    const closing = () => {
+      isTold = isLast || this.#draining !== null;
+      return isTold;
+    };
     connection.open++;
     response.once("close", () => {
       connection.open--;
-      if (closing() && connection.open === 0) socket.end();
+      // One that was not told may send its next request at this moment.
+      if ((isTold || this.#draining === "at once") && connection.open === 0) socket.end();
     });
     this.#host.accept(
       new Http1Exchange(id, connection.facts, stream, request, response, this.#altSvc, closing),

@@ -76,7 +76,7 @@ function start(config: ReactorConfig): void {
   }
 
   async function shutDown(timeout: number): Promise<void> {
-    const drained = Promise.all([...listeners.map((listener) => listener.drain()), reactor.drain()]);
+    const drained = Promise.all([...listeners.map((listener) => listener.drain(false)), reactor.drain()]);
     const deadline = new Promise<void>((resolve) => {
       setTimeout(resolve, timeout);
     });

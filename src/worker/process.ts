@@ -178,7 +178,7 @@ export class WorkerProcess {
     }
     if (this.#isLeaving) return;
     this.#isLeaving = true;
-    await Promise.race([this.#base?.drain(), this.#late.promise]);
+    await Promise.race([this.#base?.drain(timeout === Number.POSITIVE_INFINITY), this.#late.promise]);
     await Promise.race([background.settled(), this.#late.promise]);
     if (background.size > 0) this.#log(`given up at shutdown: ${background.size} promises of waitUntil`);
     try {

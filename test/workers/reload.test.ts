@@ -1,12 +1,12 @@
 /** Workers are replaced while they serve: by a reload, and when they have had enough. No request and no connection notices. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync, writeFileSync } from "node:fs";
-import type { Client } from "./support/client.ts";
-import { ALL_CLIENTS, HTTP1, HTTP2 } from "./support/clients.ts";
-import { Load } from "./support/load.ts";
-import { inTime, until } from "./support/poll.ts";
-import { Scratch, startFixture, type TestServer } from "./support/server.ts";
-import { readStats, untilIdle, untilInFlight } from "./support/stats.ts";
+import type { Client } from "../support/client.ts";
+import { ALL_CLIENTS, HTTP1, HTTP2 } from "../support/clients.ts";
+import { Load } from "../support/load.ts";
+import { inTime, until } from "../support/poll.ts";
+import { Scratch, startFixture, type TestServer } from "../support/server.ts";
+import { readStats, untilIdle, untilInFlight } from "../support/stats.ts";
 
 // Milliseconds: longer than any deadline in a test and the stop of its server, so that every failure is cleaned up.
 setDefaultTimeout(60_000);

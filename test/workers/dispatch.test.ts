@@ -2,14 +2,14 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync } from "node:fs";
 import net from "node:net";
-import { type Client, header } from "./support/client.ts";
-import { ALL_CLIENTS, HTTP1, HTTP2, QUICHE, RESETTING_CLIENTS } from "./support/clients.ts";
-import type { Http2Client } from "./support/http2-client.ts";
-import { Load } from "./support/load.ts";
-import { until } from "./support/poll.ts";
-import { RawConnection } from "./support/raw-connection.ts";
-import { startFixture } from "./support/server.ts";
-import { readStats, untilIdle } from "./support/stats.ts";
+import { type Client, header } from "../support/client.ts";
+import { ALL_CLIENTS, HTTP1, HTTP2, QUICHE, RESETTING_CLIENTS } from "../support/clients.ts";
+import type { Http2Client } from "../support/http2-client.ts";
+import { Load } from "../support/load.ts";
+import { until } from "../support/poll.ts";
+import { RawConnection } from "../support/raw-connection.ts";
+import { startFixture } from "../support/server.ts";
+import { readStats, untilIdle } from "../support/stats.ts";
 
 // Milliseconds: longer than any deadline in a test and the stop of its server, so that every failure is cleaned up.
 setDefaultTimeout(60_000);

@@ -1,15 +1,15 @@
 /** A worker dies: what its clients see, and that every connection stays. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync, rmSync, writeFileSync } from "node:fs";
-import { type Client, header } from "./support/client.ts";
-import { ALL_CLIENTS, HTTP2, RESETTING_CLIENTS } from "./support/clients.ts";
-import { Http2Client } from "./support/http2-client.ts";
-import { QuicheClient } from "./support/http3-quiche-client.ts";
-import { Load } from "./support/load.ts";
-import { until } from "./support/poll.ts";
-import { Scratch, startFixture, type TestServer } from "./support/server.ts";
-import { expectCutShort } from "./support/short.ts";
-import { readStats, type ServerStats, untilIdle, untilInFlight } from "./support/stats.ts";
+import { type Client, header } from "../support/client.ts";
+import { ALL_CLIENTS, HTTP2, RESETTING_CLIENTS } from "../support/clients.ts";
+import { Http2Client } from "../support/http2-client.ts";
+import { QuicheClient } from "../support/http3-quiche-client.ts";
+import { Load } from "../support/load.ts";
+import { until } from "../support/poll.ts";
+import { Scratch, startFixture, type TestServer } from "../support/server.ts";
+import { expectCutShort } from "../support/short.ts";
+import { readStats, type ServerStats, untilIdle, untilInFlight } from "../support/stats.ts";
 
 // Milliseconds: longer than any deadline in a test and the stop of its server, so that every failure is cleaned up.
 setDefaultTimeout(60_000);

@@ -1,0 +1,162 @@
+/**
+ * The mode `base`: each worker owns its sockets and runs the handler in place. That it does what the mode `process` does is
+ * shown by the same tests (`npm run test:base`); here are some of all, and what is different.
+ */
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { createHash, randomBytes } from "node:crypto";
+import { type Client, header } from "./support/client.ts";
+import { ALL_CLIENTS, HTTP1, HTTP2, QUICHE } from "./support/clients.ts";
+import type { Http2Client } from "./support/http2-client.ts";
+import type { QuicheClient } from "./support/http3-quiche-client.ts";
+import { until } from "./support/poll.ts";
+import { fixture, startCli, startFixture, type TestServer } from "./support/server.ts";
+import { sharedServer } from "./support/shared-server.ts";
+import { countsOf, readStats, untilIdle, untilInFlight } from "./support/stats.ts";
+
+// Milliseconds: longer than any deadline in a test and the stop of its server, so that every failure is cleaned up.
+setDefaultTimeout(60_000);
+
+const start = (options: Readonly<Record<string, unknown>> = {}): Promise<TestServer> =>
+  startFixture("server.ts", { options: { mode: "base", ...options } });
+
+async function textOf(client: Client, path: string): Promise<string> {
+  return (await client.request({ path })).body.text();
+}
+
+describe("the handler cannot tell", () => {
+  const shared = sharedServer(() => start({ maxBodyBytes: 1_000_000, requestTimeout: 1_000 }));
+
+  for (const kind of ALL_CLIENTS) {
+    test(`${kind.name}: requests, bodies, streams, limits, errors and aborts`, async () => {
+      await using client = await kind.open(shared.server);
+      await using observer = await HTTP2.open(shared.server);
+      expect(await textOf(client, "/hello")).toBe(`Hello from ${kind.protocol}!`);
+      const facts = await (await client.request({ path: "/server?a=b" })).body.json<{
+        server: Record<string, unknown>;
+      }>();
+      expect(facts.server).toMatchObject({
+        server_protocol: kind.protocol,
+        request_method: "GET",
+        path_info: "/server",
+        query_string: "a=b",
+        remote_addr: "127.0.0.1",
+        server_port: shared.server.port,
+      });
+      const body = randomBytes(300_000);
+      const digest = createHash("sha256").update(body).digest("hex");
+      const raw = await client.request({ path: "/raw", body });
+      expect(await raw.body.json<unknown>()).toEqual({ length: body.length, sha256: digest });
+      const echo = await client.request({ path: "/echo", body });
+      expect((await echo.body.digest()).sha256).toBe(digest);
+      expect((await textOf(client, "/writes?count=20")).split("\n").length).toBe(22);
+      const large = await client.request({ path: "/raw", body: randomBytes(1_100_000) }).catch(() => null);
+      // A client whose upload was stopped may not have seen the answer.
+      if (large !== null) expect(large.status).toBe(413);
+      const failed = await client.request({ path: "/throw" });
+      expect([failed.status, await failed.body.text()]).toEqual([500, "500 Internal Server Error\n"]);
+      const late = await client.request({ path: "/hang" });
+      expect(late.status).toBe(504);
+      await late.body.bytes();
+      const { aborted } = await (await observer.request({ path: "/aborted" })).body.json<{
+        aborted: number;
+      }>();
+      const begun = await client.request({ path: "/begin" });
+      await begun.body.read();
+      await untilInFlight(
+        observer,
+        1,
+        ({ path, protocol }) => path === "/begin" && protocol === kind.protocol,
+      );
+      begun.body.cancel();
+      await until("the abort", 5_000, async () => {
+        const now = await (await observer.request({ path: "/aborted" })).body.json<{ aborted: number }>();
+        return now.aborted > aborted;
+      });
+      const stats = await untilIdle(observer);
+      expect(countsOf(stats, kind.protocol).completed).toBeGreaterThan(5);
+    });
+  }
+});
+
+describe("several workers", () => {
+  test("share the port, and every client is served by the one that has its connection", async () => {
+    await using server = await start({ workers: 2 });
+    const pids = new Set<string>();
+    for (const kind of ALL_CLIENTS) {
+      for (let i = 0; i < 8; i++) {
+        await using client = await kind.open(server);
+        const pid = await textOf(client, "/pid");
+        expect(await textOf(client, "/pid")).toBe(pid);
+        pids.add(pid);
+      }
+    }
+    expect(pids.size).toBe(2);
+  });
+
+  test("one that dies takes its connections with it, and is replaced", async () => {
+    await using server = await start({ workers: 2 });
+    await using client = await HTTP1.open(server);
+    const pid = Number(await textOf(client, "/pid"));
+    process.kill(pid, "SIGKILL");
+    await until("another", 10_000, async () => {
+      const { workers } = await readStats(client);
+      return (
+        workers.length === 2 && workers.every((worker) => worker.state === "ready" && worker.pid !== pid)
+      );
+    });
+    for (const kind of ALL_CLIENTS) {
+      await using again = await kind.open(server);
+      expect(await textOf(again, "/hello")).toBe(`Hello from ${kind.protocol}!`);
+    }
+  });
+});
+
+describe("a reload", () => {
+  test("HTTP/1.1 loses no request; HTTP/2 and HTTP/3 are told by GOAWAY, and what is in flight finishes", async () => {
+    await using server = await start({ workers: 1 });
+    await using http1 = await HTTP1.open(server);
+    await using http2 = (await HTTP2.open(server)) as Http2Client;
+    await using quiche = (await QUICHE.open(server)) as QuicheClient;
+    const before = await textOf(http1, "/pid");
+    let isOver = false;
+    const wrong: string[] = [];
+    const load = Array.from({ length: 4 }, async () => {
+      while (!isOver) {
+        try {
+          const text = await textOf(http1, "/wait?ms=5");
+          if (text !== "waited as GET") wrong.push(text);
+        } catch (error) {
+          wrong.push(String(error));
+        }
+      }
+    });
+    const slow = textOf(http2, "/wait?ms=2000");
+    await untilInFlight(http1, 1, ({ path }) => path === "/wait?ms=2000");
+    server.kill("SIGHUP");
+    await until("the new worker", 10_000, async () => (await textOf(http1, "/pid")) !== before);
+    await until("GOAWAY", 5_000, () => http2.isLost);
+    await until("the end of the connection of HTTP/3", 5_000, () => quiche.closedBecause !== null);
+    expect(await slow).toBe("waited as GET");
+    isOver = true;
+    await Promise.all(load);
+    expect(wrong).toEqual([]);
+    for (const kind of ALL_CLIENTS) {
+      await using again = await kind.open(server);
+      expect(await textOf(again, "/pid")).not.toBe(before);
+    }
+    await until("the old worker to leave", 10_000, async () => (await readStats(http1)).workers.length === 1);
+  });
+});
+
+test("by the command line, with static files and compression", async () => {
+  await using server = await startCli(fixture("app.ts"), {
+    flags: { mode: "base", workers: 2, static: fixture("") },
+  });
+  for (const kind of ALL_CLIENTS) {
+    await using client = await kind.open(server);
+    expect(await textOf(client, "/hello")).toBe("Hello from fetch!");
+    const file = await client.request({ path: "/app.ts" });
+    expect(header(file, "content-type")).toBe("video/mp2t");
+    expect((await file.body.text()).length).toBeGreaterThan(500);
+  }
+});
