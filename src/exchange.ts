@@ -102,8 +102,8 @@ export interface FileBody {
 export interface Sink {
   /** `respond` or `head` was called: no other status can be sent. */
   readonly headSent: boolean;
-  /** A whole response at once. */
-  respond(head: ResponseHead, body: Uint8Array | null): void;
+  /** A whole response at once; a text stands for its bytes in UTF-8. */
+  respond(head: ResponseHead, body: Uint8Array | string | null): void;
   /** An interim (1xx) response, RFC 9110 §15.2. False where the engine cannot send one. */
   inform(head: ResponseHead): boolean;
   /**

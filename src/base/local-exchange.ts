@@ -58,7 +58,7 @@ export class LocalExchange extends HandlerExchange implements FileOwner {
     this.headSent = true;
   }
 
-  respond(head: ResponseHead, body: Uint8Array | null): void {
+  respond(head: ResponseHead, body: Uint8Array | string | null): void {
     if (this.#answered) return;
     this.headSent = true;
     this.exchange.sink.respond(head, body);

@@ -6,6 +6,7 @@ import { forbidsBody } from "../http/semantics.ts";
 import { FetchContext, FetchEnv } from "./fetch-context.ts";
 import { bodyStreamOf, headerOf, onAbort, signalOf } from "./request.ts";
 import type { ExchangeHandler } from "./run.ts";
+import { settledValue } from "./settled.ts";
 import { blobOf, isDecoded, wholeBodyOf } from "./web-response.ts";
 
 export type FetchHandler = (
@@ -28,7 +29,8 @@ export function fetchHandler(fetch: FetchHandler): ExchangeHandler {
       exchange.sink.respond({ status: 400, fields: ["content-length", "0"] }, null);
       return;
     }
-    const answer = fetch(request, new FetchEnv(exchange), new FetchContext(exchange));
+    const given = fetch(request, new FetchEnv(exchange), new FetchContext(exchange));
+    const answer = given instanceof Promise ? settledValue(given) : given;
     if (answer instanceof Promise) return answer.then((response) => send(exchange, response));
     return send(exchange, answer);
   };

@@ -159,11 +159,11 @@ export class HttpResponse {
    */
   end(chunk?: Chunk): void {
     if (this.#state === "ended") throw new ResponseStateError("end: the response has ended");
-    const bytes = chunk === undefined ? null : toBytes(chunk);
     if (this.#state === "open" && this.#trailers === null) {
-      this.#respond(bytes);
+      this.#respond(chunk === undefined || typeof chunk === "string" ? (chunk ?? null) : toBytes(chunk));
       return;
     }
+    const bytes = chunk === undefined ? null : toBytes(chunk);
     if (this.#state === "open") this.#begin();
     this.#pay("end", bytes?.length ?? 0);
     const { sink } = this.#exchange;
@@ -326,25 +326,23 @@ export class HttpResponse {
   }
 
   /** Sends the whole response. */
-  #respond(bytes: Uint8Array | null): void {
+  #respond(body: Uint8Array | string | null): void {
     const { sink } = this.#exchange;
     const forbidden = this.#bodyForbidden;
     const declared = this.#find("content-length");
-    if (declared === -1) {
-      if (this.#mayHaveLength && (bytes !== null || !forbidden)) {
-        this.#fields.push("content-length", String(bytes?.length ?? 0));
-      }
-    } else if (bytes !== null || !forbidden) {
-      const length = this.#declaredLength(declared);
-      if (length !== (bytes?.length ?? 0)) {
-        throw new ResponseStateError(
-          `end: the body has ${bytes?.length ?? 0} bytes, and content-length says ${length}`,
-        );
-      }
+    if (body !== null || !forbidden) {
+      const length = typeof body === "string" ? Buffer.byteLength(body) : (body?.length ?? 0);
+      if (declared !== -1) this.#mustBe(length, this.#declaredLength(declared));
+      else if (this.#mayHaveLength) this.#fields.push("content-length", String(length));
     }
     if (!this.#mayHaveLength) this.#dropLength();
     this.#state = "ended";
-    sink.respond(this.#head, forbidden ? null : bytes);
+    sink.respond(this.#head, forbidden ? null : body);
+  }
+
+  #mustBe(length: number, declared: number): void {
+    if (length === declared) return;
+    throw new ResponseStateError(`end: the body has ${length} bytes, and content-length says ${declared}`);
   }
 
   /** Sends the head of a response whose body comes piece by piece. */

@@ -6,6 +6,7 @@ import { describe } from "../log.ts";
 import type { ResolvedOptions } from "../options.ts";
 import { HttpRequest } from "./request.ts";
 import { HttpResponse } from "./response.ts";
+import { settledValue } from "./settled.ts";
 
 export type ExchangeHandler = (exchange: Exchange) => unknown;
 
@@ -23,9 +24,15 @@ export function requestHandler(handler: RequestHandler, { upload }: ResolvedOpti
     const request = new HttpRequest(exchange, upload);
     const response = new HttpResponse(exchange);
     const result = handler(request, response);
-    if (!(result instanceof Promise) || response.ended) return result;
+    if (!(result instanceof Promise)) return;
+    const pending = settledValue(result);
+    if (!(pending instanceof Promise)) {
+      response.finish();
+      return;
+    }
+    if (response.ended) return pending;
     HttpRequest.handling(request);
-    return result.then(
+    return pending.then(
       () => {
         response.finish();
         HttpRequest.handled(request);

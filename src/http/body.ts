@@ -19,6 +19,11 @@ export function toBytes(chunk: string | Uint8Array | ArrayBuffer): Uint8Array {
   throw new TypeError(`a body is made of strings and bytes, not of ${typeof chunk}`);
 }
 
+/** Bytes that a body has at most: each character of a text takes three of UTF-8 at most. */
+export function byteBound(body: Uint8Array | string): number {
+  return typeof body === "string" ? body.length * 3 : body.length;
+}
+
 /** Resolves when a sink that answered false to `data` takes more, or its client has gone. */
 export function drained(sink: Sink): Promise<void> {
   return new Promise((resolve) => {

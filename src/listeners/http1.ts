@@ -67,7 +67,7 @@ export class Http1Exchange extends TcpExchange implements Exchange, Sink {
     return this;
   }
 
-  respond(head: ResponseHead, body: Uint8Array | null): void {
+  respond(head: ResponseHead, body: Uint8Array | string | null): void {
     this.headSent = true;
     this.ended = true;
     this.#writeHead(head);

@@ -62,7 +62,7 @@ export class Http2Exchange extends TcpExchange implements Exchange, Sink {
     return this;
   }
 
-  respond(head: ResponseHead, body: Uint8Array | null): void {
+  respond(head: ResponseHead, body: Uint8Array | string | null): void {
     this.headSent = true;
     this.ended = true;
     if (this.#gone) return;

@@ -13,6 +13,7 @@ import {
   type Sink,
 } from "../exchange.ts";
 import { changed, openMeant, sendOpened, WHOLE_BYTES } from "../files/send.ts";
+import { toBytes } from "../http/body.ts";
 import { contentLength, fieldValue } from "../http/fields.ts";
 import { SeenConnections } from "./connection-limits.ts";
 import { type Listener, type ListenerHost, type ListenerOptions, plainAddress } from "./listener.ts";
@@ -323,11 +324,11 @@ class NativeExchange implements Exchange, Sink {
     this.onDrain?.();
   }
 
-  respond(head: ResponseHead, body: Uint8Array | null): void {
+  respond(head: ResponseHead, body: Uint8Array | string | null): void {
     this.headSent = true;
     this.#release();
     this.#listener.lastEnd = this.#listener.clock.now();
-    const content = body === null && this.method === "HEAD" ? unsentBody(head) : body;
+    const content = body === null && this.method === "HEAD" ? unsentBody(head) : contentOf(head, body);
     this.#answer?.(new Response(content, this.#listener.inits.of(head)));
     this.#answer = null;
   }
@@ -418,6 +419,13 @@ class NativeExchange implements Exchange, Sink {
     this.#request = null;
     this.#listener.unwatched.remove(this);
   }
+}
+
+/** Of a text without a content-type the engine would say that it is plain. */
+function contentOf(head: ResponseHead, body: Uint8Array | string | null): Uint8Array | string | null {
+  return typeof body === "string" && fieldValue(head.fields, "content-type") === undefined
+    ? toBytes(body)
+    : body;
 }
 
 /** For HEAD. Of nothing the engine would say that its length is 0, where no length is known; of a generator it does not. */

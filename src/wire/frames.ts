@@ -26,6 +26,7 @@ declare global {
   // In Node and in Bun, and half the cost of `write` and `toString`; the types leave them out.
   interface Buffer {
     latin1Write(text: string, offset: number): number;
+    utf8Write(text: string, offset: number): number;
     latin1Slice(start: number, end: number): string;
   }
 }
@@ -156,6 +157,11 @@ export class FrameWriter {
   latin1(value: string): void {
     this.#reserve(value.length);
     this.#length += this.#bytes.latin1Write(value, this.#length);
+  }
+
+  utf8(value: string): void {
+    this.#reserve(value.length * 3);
+    this.#length += this.#bytes.utf8Write(value, this.#length);
   }
 
   raw(chunk: Uint8Array): void {

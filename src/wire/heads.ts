@@ -59,17 +59,24 @@ export function writeRequest(
   writer.u16(head.remotePort);
   writer.u16(head.localPort);
   writer.u32(head.stream);
+  writer.text(head.path);
   writer.text(head.session);
   writer.text(head.remoteAddress);
   writer.text(head.authority);
-  writer.text(head.path);
   writeFields(writer, head.fields);
   writer.patch(mark);
   if (body !== null) writer.raw(body);
   writer.finish();
 }
 
-/** The head of a request as it came over the wire: its parts are decoded in one go, its fields when first asked for. */
+/** The texts of a head that few handlers ask for. */
+interface Origin {
+  readonly session: string;
+  readonly remoteAddress: string;
+  readonly authority: string;
+}
+
+/** The head of a request as it came over the wire: what most handlers ask for is decoded at once, the rest when it is asked for. */
 export class ReceivedHead implements RequestHead {
   readonly protocol: RequestHead["protocol"];
   readonly scheme: RequestHead["scheme"];
@@ -78,13 +85,12 @@ export class ReceivedHead implements RequestHead {
   readonly remotePort: number;
   readonly localPort: number;
   readonly stream: number;
-  readonly session: string;
-  readonly remoteAddress: string;
-  readonly authority: string;
   readonly path: string;
   readonly sendsInterim: boolean;
   readonly sendsTrailers: boolean;
-  #payload: Payload;
+  /** Of what is not decoded yet. */
+  readonly #payload: Payload;
+  #origin: Origin | null = null;
   #fields: Fields | null = null;
 
   constructor(payload: Payload) {
@@ -100,16 +106,38 @@ export class ReceivedHead implements RequestHead {
     this.remotePort = payload.u16();
     this.localPort = payload.u16();
     this.stream = payload.u32();
-    this.session = payload.text();
-    this.remoteAddress = payload.text();
-    this.authority = payload.text();
     this.path = payload.text();
     this.#payload = payload;
   }
 
+  get session(): string {
+    return this.#decodeOrigin().session;
+  }
+
+  get remoteAddress(): string {
+    return this.#decodeOrigin().remoteAddress;
+  }
+
+  get authority(): string {
+    return this.#decodeOrigin().authority;
+  }
+
   get fields(): Fields {
-    this.#fields ??= readFields(this.#payload);
+    if (this.#fields === null) {
+      this.#decodeOrigin();
+      this.#fields = readFields(this.#payload);
+    }
     return this.#fields;
+  }
+
+  #decodeOrigin(): Origin {
+    const payload = this.#payload;
+    this.#origin ??= {
+      session: payload.text(),
+      remoteAddress: payload.text(),
+      authority: payload.text(),
+    };
+    return this.#origin;
   }
 }
 
@@ -122,12 +150,13 @@ export function writeResponse(
   id: ExchangeId,
   type: typeof FrameType.response | typeof FrameType.inform,
   head: ResponseHead,
-  body: Uint8Array | null,
+  body: Uint8Array | string | null,
   end: boolean,
 ): void {
   writer.begin(type, end ? END : 0, id);
   writeResponseHead(writer, head);
-  if (body !== null) writer.raw(body);
+  if (typeof body === "string") writer.utf8(body);
+  else if (body !== null) writer.raw(body);
   writer.finish();
 }
 

@@ -8,7 +8,7 @@ import {
   type RequestHead,
   type ResponseHead,
 } from "../exchange.ts";
-import { collect } from "../http/body.ts";
+import { byteBound, collect, toBytes } from "../http/body.ts";
 import { contentLength } from "../http/fields.ts";
 import type { Channel } from "../wire/channel.ts";
 import { writeFile } from "../wire/files.ts";
@@ -19,15 +19,21 @@ import { HandlerExchange } from "./handler-exchange.ts";
 
 const NOTHING = new Uint8Array(0);
 
+/** What a response that is sent piece by piece still has to send. */
+interface ResponseStream {
+  readonly window: SendWindow;
+  readonly queue: Uint8Array[];
+  ending: boolean;
+  trailers: Fields | null;
+}
+
 export class ChannelExchange extends HandlerExchange {
   readonly body: ChannelBody | null;
   readonly #channel: Channel;
   /** Told when the worker has nothing more to do with the exchange. */
   readonly #onOver: (exchange: ChannelExchange) => void;
-  #window: SendWindow | null = null;
-  #queue: Uint8Array[] = [];
-  #ending = false;
-  #trailers: Fields | null = null;
+  /** Null until the response streams. */
+  #stream: ResponseStream | null = null;
   #over = false;
 
   constructor(
@@ -43,16 +49,16 @@ export class ChannelExchange extends HandlerExchange {
     this.body = hasBody ? new ChannelBody(id, channel, head) : null;
   }
 
-  respond(head: ResponseHead, body: Uint8Array | null): void {
+  respond(head: ResponseHead, body: Uint8Array | string | null): void {
     if (this.#over) return;
-    if (body === null || body.length <= DATA_BYTES) {
+    if (body === null || byteBound(body) <= DATA_BYTES) {
       this.headSent = true;
       writeResponse(this.#channel.writer, this.id, FrameType.response, head, body, true);
       this.#finish();
       return;
     }
     this.head(head);
-    this.data(body);
+    this.data(toBytes(body));
     this.end(null);
   }
 
@@ -80,15 +86,17 @@ export class ChannelExchange extends HandlerExchange {
 
   data(chunk: Uint8Array): boolean {
     if (this.#over) return true;
-    if (chunk.length > 0) this.#queue.push(chunk);
-    this.#send();
-    return this.#queue.length === 0;
+    const stream = this.#streaming();
+    if (chunk.length > 0) stream.queue.push(chunk);
+    this.#send(stream);
+    return stream.queue.length === 0;
   }
 
   end(trailers: Fields | null): void {
-    this.#ending = true;
-    this.#trailers = trailers;
-    this.#send();
+    const stream = this.#streaming();
+    stream.ending = true;
+    stream.trailers = trailers;
+    this.#send(stream);
   }
 
   abort(reason: string): void {
@@ -99,15 +107,16 @@ export class ChannelExchange extends HandlerExchange {
 
   /** The reactor returned credit: the client has taken that much. */
   credit(bytes: number): void {
-    this.#sendWindow.refill(bytes);
-    if (this.#queue.length === 0) return;
-    this.#send();
-    if (this.#queue.length === 0 && !this.#over) this.drained();
+    const stream = this.#streaming();
+    stream.window.refill(bytes);
+    if (stream.queue.length === 0) return;
+    this.#send(stream);
+    if (stream.queue.length === 0 && !this.#over) this.drained();
   }
 
   abandon(reason: string): void {
     this.aborted = true;
-    this.#queue = [];
+    this.#stream = null;
     this.body?.fail(reason);
     this.#finish();
     const { onDrain } = this;
@@ -115,32 +124,31 @@ export class ChannelExchange extends HandlerExchange {
     onDrain?.();
   }
 
-  get #sendWindow(): SendWindow {
-    this.#window ??= new SendWindow();
-    return this.#window;
+  #streaming(): ResponseStream {
+    this.#stream ??= { window: new SendWindow(), queue: [], ending: false, trailers: null };
+    return this.#stream;
   }
 
-  #send(): void {
+  #send({ window, queue, ending, trailers }: ResponseStream): void {
     if (this.#over) return;
-    const window = this.#sendWindow;
-    while (this.#queue.length > 0) {
-      const chunk = this.#queue[0] as Uint8Array;
+    while (queue.length > 0) {
+      const chunk = queue[0] as Uint8Array;
       const bytes = Math.min(chunk.length, window.credit, DATA_BYTES);
       if (bytes === 0) return;
       const whole = bytes === chunk.length;
-      const last = whole && this.#ending && this.#queue.length === 1 && this.#trailers === null;
+      const last = whole && ending && queue.length === 1 && trailers === null;
       this.#channel.writer.data(this.id, whole ? chunk : chunk.subarray(0, bytes), last);
       window.spend(bytes);
-      if (whole) this.#queue.shift();
-      else this.#queue[0] = chunk.subarray(bytes);
+      if (whole) queue.shift();
+      else queue[0] = chunk.subarray(bytes);
       if (last) {
         this.#finish();
         return;
       }
     }
-    if (!this.#ending) return;
-    if (this.#trailers === null) this.#channel.writer.data(this.id, null, true);
-    else writeTrailers(this.#channel.writer, this.id, this.#trailers);
+    if (!ending) return;
+    if (trailers === null) this.#channel.writer.data(this.id, null, true);
+    else writeTrailers(this.#channel.writer, this.id, trailers);
     this.#finish();
   }
 

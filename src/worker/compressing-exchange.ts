@@ -4,6 +4,7 @@
  * at its fields, and neither an object.
  */
 import type { Fields, ResponseHead } from "../exchange.ts";
+import { byteBound, toBytes } from "../http/body.ts";
 import { type ContentCoding, codedHead, notModifiedHead, type Plan } from "../http/content-coding.ts";
 import { contentLength } from "../http/fields.ts";
 import type { Coding } from "../options.ts";
@@ -35,11 +36,19 @@ export function compressing<Base extends ExchangeClass>(base: Base, compression:
   return class CompressingExchange extends base {
     #streaming: Streaming | null = null;
 
-    override respond(head: ResponseHead, body: Uint8Array | null): void {
+    override respond(head: ResponseHead, body: Uint8Array | string | null): void {
       if (body === null) {
         super.respond(this.#headWithoutBody(head), null);
         return;
       }
+      if (byteBound(body) < compression.options.minBytes) {
+        super.respond(head, body);
+        return;
+      }
+      this.#respondWith(head, toBytes(body));
+    }
+
+    #respondWith(head: ResponseHead, body: Uint8Array): void {
       const plan = this.#planOf(head, body.length);
       if (plan === null || plan.coding === null) {
         super.respond(plan?.head ?? head, body);

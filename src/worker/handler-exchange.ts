@@ -92,7 +92,7 @@ export abstract class HandlerExchange implements AnsweringExchange {
     return this;
   }
 
-  abstract respond(head: ResponseHead, body: Uint8Array | null): void;
+  abstract respond(head: ResponseHead, body: Uint8Array | string | null): void;
   abstract inform(head: ResponseHead): boolean;
   abstract file(head: ResponseHead, body: FileBody): Promise<void>;
   abstract head(head: ResponseHead): void;
