@@ -8,6 +8,8 @@ const MAX_OPEN = 2000;
 /** The file was just replaced. */
 const REPLACED = new Set(["ESTALE", "ENOENT"]);
 const ATTEMPTS = 5;
+/** It is there, and not for the user that this process runs as. */
+const DENIED = new Set(["EACCES", "EPERM"]);
 /** What may be different a moment later, too: too many files are open. */
 const TRY_AGAIN = new Set([...REPLACED, "EMFILE", "ENFILE"]);
 
@@ -78,5 +80,6 @@ export class FileAnswers {
 /** The answer where a file could not be sent, and nothing of it was. */
 export function fileFailure(error: unknown): { readonly status: FailureStatus; readonly reason: string } {
   const { code, message, stack } = error as FileError;
-  return { status: TRY_AGAIN.has(code) ? 503 : 500, reason: code === undefined ? String(stack) : message };
+  const status = TRY_AGAIN.has(code) ? 503 : DENIED.has(code) ? 403 : 500;
+  return { status, reason: code === undefined ? String(stack) : message };
 }
