@@ -2,7 +2,6 @@
 // Starts Tercet's command line in Bun, which came with it from npm, so that Node and npm are all a machine needs.
 import { spawn } from "node:child_process";
 import { createRequire } from "node:module";
-import { constants } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -12,12 +11,34 @@ if (process.versions.bun !== undefined) {
   await import(main);
 } else {
   const bun = join(dirname(createRequire(import.meta.url).resolve("bun/package.json")), "bin", "bun.exe");
-  const child = spawn(bun, [main, ...process.argv.slice(2)], { stdio: "inherit" });
-  // Whoever stops this process means the server.
-  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => child.kill(signal));
-  child.on("error", (error) => {
+  const args = [main, ...process.argv.slice(2)];
+  const fail = (error) => {
     console.error(`tercet: cannot start bun (${error.message}); install it again: npm install bun`);
     process.exit(1);
+  };
+  if (process.execve !== undefined) {
+    // Becomes Bun: whoever started this process has the server itself.
+    try {
+      process.execve(bun, [bun, ...args], process.env);
+    } catch (error) {
+      fail(error);
+    }
+  }
+  startBeside(bun, args, fail);
+}
+
+/** For a Node.js that cannot become another program (before 22.15): stands for it, in signals and exit code. */
+function startBeside(bun, args, fail) {
+  const env = { ...process.env };
+  // Systemd's watchdog means the server, which runs in a process of its own.
+  delete env.WATCHDOG_PID;
+  const child = spawn(bun, args, { stdio: "inherit", env });
+  const signals = ["SIGINT", "SIGTERM", "SIGHUP"];
+  for (const signal of signals) process.on(signal, () => child.kill(signal));
+  child.on("error", fail);
+  child.on("exit", (code, signal) => {
+    if (signal === null) process.exit(code);
+    for (const each of signals) process.removeAllListeners(each);
+    process.kill(process.pid, signal);
   });
-  child.on("exit", (code, signal) => process.exit(code ?? 128 + constants.signals[signal]));
 }
