@@ -1,0 +1,109 @@
+/** The other end of the control socket: asks a running server. */
+import { connect, type Socket } from "node:net";
+import type { ControlAnswer, ControlCommand } from "./control.ts";
+
+/** Why a server was not asked, or did not do it: the message says which, in one line. */
+export class ControlError extends Error {
+  readonly code = "TERCET_CONTROL";
+  override readonly name = "ControlError";
+  /** Nobody listens: the server has gone, or never was. */
+  readonly isAbsent: boolean;
+
+  constructor(message: string, options: ErrorOptions & { isAbsent?: boolean } = {}) {
+    super(message, options);
+    this.isAbsent = options.isAbsent ?? false;
+  }
+}
+
+/** More than the status of thousands of processes has. */
+const MAX_ANSWER_BYTES = 16 * 1024 * 1024;
+/** What the system says where nobody listens. */
+const ABSENT = new Set(["ENOENT", "ENOTDIR", "ECONNREFUSED"]);
+
+export class ControlClient implements Disposable {
+  readonly #path: string;
+  readonly #socket: Socket;
+  /** Resolves when the server has closed the connection. */
+  readonly closed: Promise<void>;
+  #received = "";
+  #answered: ((line: string) => void) | null = null;
+  #failed: (error: ControlError) => void = () => {};
+
+  /** @throws ControlError (as a rejection) */
+  static connect(path: string): Promise<ControlClient> {
+    return new Promise((resolve, reject) => {
+      const socket = connect(path, () => resolve(new ControlClient(path, socket)));
+      socket.once("error", (error: NodeJS.ErrnoException) => {
+        const isAbsent = ABSENT.has(error.code ?? "");
+        const reason = isAbsent ? "nobody listens on it" : error.message;
+        reject(new ControlError(`the control socket ${path}: ${reason}`, { cause: error, isAbsent }));
+      });
+    });
+  }
+
+  private constructor(path: string, socket: Socket) {
+    this.#path = path;
+    this.#socket = socket;
+    socket.setEncoding("utf8");
+    socket.on("data", (text: string) => this.#receive(text));
+    // What follows it, 'close', tells whoever waits.
+    socket.on("error", () => {});
+    this.closed = new Promise((resolve) => {
+      socket.once("close", () => {
+        this.#failed(this.#gone());
+        resolve();
+      });
+    });
+  }
+
+  /**
+   * One at a time.
+   * @param timeout milliseconds; 0 for none
+   * @throws ControlError (as a rejection)
+   */
+  async ask(command: ControlCommand, timeout: number): Promise<unknown> {
+    if (this.#socket.closed) throw this.#gone();
+    const { promise, resolve, reject } = Promise.withResolvers<string>();
+    this.#answered = resolve;
+    this.#failed = reject;
+    const late = () => reject(new ControlError(`no answer on ${this.#path} within ${timeout} ms`));
+    const timer = timeout === 0 ? undefined : setTimeout(late, timeout);
+    this.#socket.write(`${JSON.stringify({ command })}\n`);
+    try {
+      return resultOf(await promise, this.#path);
+    } finally {
+      clearTimeout(timer);
+      this.#answered = null;
+      this.#failed = () => {};
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.#socket.destroy();
+  }
+
+  #gone(): ControlError {
+    return new ControlError(`the server has closed ${this.#path}`, { isAbsent: true });
+  }
+
+  #receive(text: string): void {
+    this.#received += text;
+    const end = this.#received.indexOf("\n");
+    if (end !== -1) {
+      this.#answered?.(this.#received.slice(0, end));
+      this.#received = "";
+    } else if (this.#received.length > MAX_ANSWER_BYTES) this.#socket.destroy();
+  }
+}
+
+function resultOf(line: string, path: string): unknown {
+  let answer: ControlAnswer;
+  try {
+    answer = JSON.parse(line);
+  } catch (error) {
+    throw new ControlError(`what answers on ${path} is no Tercet server`, { cause: error });
+  }
+  if (answer?.ok === true) return answer.value;
+  const reason = String(answer?.error ?? "no reason was given");
+  throw new ControlError(reason.replaceAll(/\s*\n\s*/g, " "));
+}
