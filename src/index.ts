@@ -11,9 +11,9 @@ export type { UploadedFile } from "./handler/uploads.ts";
 export { HttpError } from "./http/http-error.ts";
 export type { CookieOptions } from "./http/set-cookie.ts";
 export { CertificateError } from "./manager/certificate.ts";
-export { StartError } from "./manager/manager.ts";
 export type { ProcessStats, ReactorStats, ServerStats, WorkerStats } from "./manager/messages.ts";
 export { ReloadError } from "./manager/reload-error.ts";
+export { StartError } from "./manager/start-error.ts";
 export {
   type Coding,
   type CompressionOptions,

@@ -283,12 +283,51 @@ export interface ServerOptions {
    * @default none
    */
   trustProxy?: string[];
+  /**
+   * The folder of the control socket by which `tercet status`, `reload` and `stop` reach the server. It is made where it
+   * is not there, and must be this user's own, with the mode 0700.
+   * @default `$RUNTIME_DIRECTORY`, which systemd sets; else `tercet-<uid>-<port>` in the temporary folder, or a new one
+   * for port 0
+   */
+  runDirectory?: string;
+  /**
+   * A file for the manager's process id, locked while it lives, beside the one in the run directory.
+   * @default none
+   */
+  pidFile?: string;
+  /**
+   * The user, by name or id, that reactors become when they listen, and workers before they load code. The manager
+   * stays root, and only root may say it.
+   * @default none: every process stays what it is
+   */
+  user?: string | number;
+  /**
+   * The group, by name or id, in the same way. Needs `user`, whose other groups are kept.
+   * @default the user's own
+   */
+  group?: string | number;
 }
 
 /** Options that were checked, with every default filled in. */
 export type ResolvedOptions = Required<
-  Omit<ServerOptions, "http3" | "tls" | "static" | "compression" | "upload" | "workers">
+  Omit<
+    ServerOptions,
+    | "http3"
+    | "tls"
+    | "static"
+    | "compression"
+    | "upload"
+    | "workers"
+    | "runDirectory"
+    | "pidFile"
+    | "user"
+    | "group"
+  >
 > & {
+  readonly runDirectory: string | null;
+  readonly pidFile: string | null;
+  readonly user: string | null;
+  readonly group: string | null;
   readonly workers: { readonly min: number; readonly max: number };
   readonly upload: ResolvedUpload;
   readonly compression: false | ResolvedCompression;
@@ -435,6 +474,21 @@ const UPLOAD_CHECKS = v.strictObject(
 const PROXIES = 'a list of addresses, and networks in CIDR notation, such as ["127.0.0.1", "10.0.0.0/8"]';
 const PROXY = 'an address, or a network in CIDR notation such as "10.0.0.0/8" or "fd00::/8"';
 
+/** What is a name or a number to whoever looks it up. */
+const account = (what: string) => {
+  const allowed = `the name or the id of a ${what}`;
+  const id = v.pipe(wholeFrom(0, 2 ** 32 - 2, allowed), v.transform(String));
+  return v.nullish(v.union([v.pipe(text(allowed), v.regex(/^[^\s:/]+$/, allowed)), id], allowed), null);
+};
+const absolutePath = (allowed: string) =>
+  v.nullish(
+    v.pipe(
+      text(allowed),
+      v.transform((path) => resolve(path)),
+    ),
+    null,
+  );
+
 /** Messages of the checks of objects inside of an option. */
 const NESTED = new Set<string>([STATIC, COMPRESSION, LEVELS, UPLOAD, WORKERS]);
 
@@ -493,6 +547,10 @@ const CHECKS = v.strictObject({
     v.transform((upload) => ({ ...upload, directory: upload.directory ?? null })),
   ),
   trustProxy: v.optional(v.array(v.pipe(v.string(PROXY), v.check(isProxyEntry, PROXY)), PROXIES), () => []),
+  runDirectory: absolutePath("a path to a folder"),
+  pidFile: absolutePath("a path to a file"),
+  user: account("user"),
+  group: account("group"),
 });
 
 /**

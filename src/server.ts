@@ -6,8 +6,11 @@ import { requestHandler } from "./handler/run.ts";
 import { logTo } from "./log.ts";
 import { loadCertificate, selfSignedCertificate } from "./manager/certificate.ts";
 import { checkFolders } from "./manager/folders.ts";
+import { identityOf } from "./manager/identity.ts";
 import { Manager } from "./manager/manager.ts";
 import type { ServerStats } from "./manager/messages.ts";
+import { Operator } from "./manager/operator.ts";
+import { RunDirectory } from "./manager/run-directory.ts";
 import {
   checkAddress,
   OptionError,
@@ -63,9 +66,11 @@ export class Server {
   #options: ServerOptions;
   #load: HandlerLoader | null = null;
   #manager: Manager | null = null;
+  #operator: Operator | null = null;
   #worker: WorkerProcess | null = null;
   #port = 0;
   #protocols: readonly Protocol[] = [];
+  #runDirectory: string | null = null;
 
   /**
    * @param host to listen on: a name or an address; `::` for all, of IPv6 and IPv4
@@ -88,6 +93,11 @@ export class Server {
   /** What the server speaks; empty before it has started, and in a worker. */
   get protocols(): readonly Protocol[] {
     return this.#protocols;
+  }
+
+  /** Where its control socket is: `tercet status --run-dir` takes it. Null before it has started, and in a worker. */
+  get runDirectory(): string | null {
+    return this.#runDirectory;
   }
 
   /**
@@ -164,51 +174,39 @@ export class Server {
   async shutdown(): Promise<void> {
     if (this.#worker !== null) this.#worker.shutdownServer();
     if (this.#manager === null) return;
-    await this.#manager.stop(resolveOptions(this.#options).shutdownTimeout);
-    await this.#emit("shutdown");
+    this.#operator?.stopping();
+    try {
+      await this.#manager.stop(resolveOptions(this.#options).shutdownTimeout);
+      await this.#emit("shutdown");
+    } finally {
+      this.#operator?.close();
+    }
   }
 
   async #startManager(options: ResolvedOptions): Promise<void> {
+    const { user, group, runDirectory, pidFile } = options;
+    const identity = identityOf(user, group);
     await checkFolders(options);
-    const config = {
-      host: this.host,
-      port: this.#askedPort,
-      options,
-      certificate: await this.#certificate(options),
-    };
+    const certificate = await this.#certificate(options);
+    const port = this.#askedPort;
+    const directory = await RunDirectory.take({ path: runDirectory, port, pidFile, identity }, this.#log);
+    const { meeting, remains } = directory;
+    const config = { host: this.host, port, options, certificate, identity, directory: meeting, remains };
     const manager = new Manager(config, this.#log);
+    const operator = new Operator(this, manager, directory, this.#log);
     this.#manager = manager;
-    let leaving = false;
-    const leave = () => {
-      // Who asks twice will not wait.
-      if (leaving) manager.kill();
-      leaving = true;
-      this.shutdown().then(
-        () => process.exit(0),
-        (error: unknown) => {
-          this.#log(`error at shutdown: ${error instanceof Error ? error.stack : error}`);
-          process.exit(1);
-        },
-      );
-    };
-    process.on("SIGTERM", leave);
-    process.on("SIGINT", leave);
-    process.on("SIGHUP", () => {
-      manager.reload().then(
-        () => this.#log("reloaded"),
-        (error: Error) => this.#log(`reload failed, the old code still serves: ${error.message}`),
-      );
-    });
-    manager.onShutdownAsked = leave;
+    this.#operator = operator;
+    this.#runDirectory = directory.path;
     try {
+      await operator.open();
       const address = await manager.start();
       this.#port = address.port;
       this.#protocols = address.protocols;
       await this.#emit("start");
+      operator.ready();
     } catch (error) {
-      process.off("SIGTERM", leave);
-      process.off("SIGINT", leave);
       await manager.stop(0);
+      operator.close();
       throw error;
     }
   }

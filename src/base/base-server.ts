@@ -6,7 +6,7 @@ import type { ExchangeHandler } from "../handler/run.ts";
 import type { Listener } from "../listeners/listener.ts";
 import { type ListenConfig, openListeners } from "../listeners/open.ts";
 import type { ExchangeCounts } from "../manager/messages.ts";
-import type { ResolvedStatic } from "../options.ts";
+import type { ResolvedOptions, ResolvedStatic } from "../options.ts";
 import { checkInterval } from "../reactor/check-interval.ts";
 import type { HandlerSettings } from "../worker/handler-exchange.ts";
 import { BaseHost, type BaseLimits } from "./base-host.ts";
@@ -14,6 +14,10 @@ import { BaseHost, type BaseLimits } from "./base-host.ts";
 export interface BaseConfig {
   readonly limits: BaseLimits;
   readonly static: readonly ResolvedStatic[];
+  /** Folders that it checks, where it has become another user; null for none. */
+  readonly folders: Pick<ResolvedOptions, "static" | "upload"> | null;
+  /** What it removes where the manager has gone. */
+  readonly remains: string;
 }
 
 export class BaseServer {

@@ -1,6 +1,6 @@
 /** `tercet serve app.ts`: serves the module's `fetch`. Every option has its name, unit and default from options.ts. */
 import { existsSync } from "node:fs";
-import { resolve } from "node:path";
+import { relative, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { Command, Option } from "commander";
 import { type FetchHandler, fetchHandler } from "../handler/fetch.ts";
@@ -11,13 +11,14 @@ import {
   requestHandler,
 } from "../handler/run.ts";
 import { installKnownResponse } from "../handler/web-response.ts";
-import { StartError } from "../manager/manager.ts";
+import { StartError } from "../manager/start-error.ts";
 import { OptionError, type ResolvedOptions, resolveOptions, type ServerOptions } from "../options.ts";
 import { Server } from "../server.ts";
+import { defaultLogFile, startDaemon, takeDaemon } from "./daemon.ts";
+import { DEFAULT_PORT, numberOf } from "./flags.ts";
 
 /** All addresses, of IPv6 and IPv4. */
 const DEFAULT_HOST = "::";
-const DEFAULT_PORT = 9501;
 
 type NumberOption = {
   [Name in keyof ResolvedOptions]: ResolvedOptions[Name] extends number ? Name : never;
@@ -57,6 +58,13 @@ type Flags = { [Name in NumberOption]?: string } & {
   compression: boolean;
   static?: string;
   trustProxy?: string;
+  runDir?: string;
+  pidFile?: string;
+  user?: string;
+  group?: string;
+  watch?: true;
+  daemon?: true;
+  logFile?: string;
 };
 
 export function serveCommand(): Command {
@@ -84,7 +92,20 @@ export function serveCommand(): Command {
     .option("--no-tls", "plain HTTP/1.1, without HTTP/2 and HTTP/3")
     .option("--no-compression", "responses go out as they are")
     .option("--trust-proxy <list>", "addresses and networks of trusted proxies, separated by commas")
-    .option("--static <root>", "folder of files that are answered before the module is asked");
+    .option("--static <root>", "folder of files that are answered before the module is asked")
+    .option("--user <user>", "name or id: bind as root, then become this user; the manager stays root")
+    .option("--group <group>", "name or id of the group (default: the user's own)")
+    .option(
+      "--run-dir <folder>",
+      "of the control socket (default: tercet-<uid>-<port> in the temporary folder)",
+    )
+    .option("--pid-file <file>", "for the manager's process id, beside the one in the run directory")
+    .option("--watch", "reload when a file in the module's folder has changed; for development")
+    .option("--daemon", "return when the server is ready, and leave it running")
+    .option(
+      "--log-file <file>",
+      "of a daemon (default: <port>.log in /var/log/tercet or ~/.local/state/tercet)",
+    );
   for (const [name, unit, description] of NUMBERS) {
     command.addOption(withDefault(`--${kebab(name)} <${unit}>`, description, defaults[name]));
   }
@@ -94,15 +115,38 @@ export function serveCommand(): Command {
 async function serve(path: string, flags: Flags): Promise<void> {
   const file = resolve(path);
   if (!existsSync(file)) throw new StartError(`there is no file ${path}`);
+  const daemon = takeDaemon();
+  checkTogether(flags);
+  if (flags.daemon) {
+    await startDaemon(flags.logFile ?? defaultLogFile(flags.port));
+    return;
+  }
   const server = new Server(flags.host, numberOf(flags.port), optionsOf(flags));
   server.handleWith((options) => loadModule(file, path, options));
   server.on("start", () => {
     const scheme = flags.tls ? "https" : "http";
     const host = flags.host === "::" || flags.host === "0.0.0.0" ? "localhost" : flags.host;
     const url = `${scheme}://${host.includes(":") ? `[${host}]` : host}:${server.port}`;
-    console.log(`tercet: ready on ${url} (${server.protocols.join(", ")})`);
+    const line = `tercet: ready on ${url} (${server.protocols.join(", ")})`;
+    const runDirectory = server.runDirectory ?? "";
+    console.log(line);
+    daemon?.({ pid: process.pid, runDirectory, line });
+    // What is not known by its port cannot be guessed.
+    if (daemon === null && flags.port === "0") console.log(`tercet: run directory ${runDirectory}`);
   });
   await server.start();
+  if (flags.watch) {
+    // Loaded where it is used, which is not in production.
+    const { reloadOnChange } = await import("./watch.ts");
+    await reloadOnChange(file, server);
+  }
+}
+
+/** @throws OptionError for flags that say nothing without another, or not with it */
+function checkTogether({ daemon, logFile, watch }: Flags): void {
+  if (logFile !== undefined && !daemon) throw new OptionError('option "logFile" needs --daemon');
+  if (watch && daemon)
+    throw new OptionError('option "watch" is for development: it does not go with --daemon');
 }
 
 /** @throws StartError where the module does not load, or has no handler */
@@ -112,7 +156,8 @@ async function loadModule(file: string, path: string, options: ResolvedOptions):
   try {
     module = await import(pathToFileURL(file).href);
   } catch (error) {
-    const reason = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+    const reason =
+      error instanceof Error ? `${error.name}: ${error.message}${placeOf(error)}` : String(error);
     throw new StartError(`${path} does not load: ${reason.replaceAll(/\s*\n\s*/g, " ")}`, { cause: error });
   }
   const app = module.default;
@@ -124,6 +169,17 @@ async function loadModule(file: string, path: string, options: ResolvedOptions):
   }
   const served = app as { fetch: FetchHandler };
   return fetchHandler((request, env, context) => served.fetch(request, env, context));
+}
+
+/** Where in the code, as far as the runtime tells: of what does not parse by itself, else by the stack. */
+function placeOf({
+  stack,
+  position,
+}: Error & { position?: { file: string; line: number; column: number } | null }) {
+  const place = position
+    ? `${position.file}:${position.line}:${position.column}`
+    : /\(?(\/[^()\n]+:\d+:\d+)\)?$/m.exec(stack ?? "")?.[1];
+  return place === undefined ? "" : ` (${relative(process.cwd(), place)})`;
 }
 
 function optionsOf(flags: Flags): ServerOptions {
@@ -138,6 +194,10 @@ function optionsOf(flags: Flags): ServerOptions {
   if (flags.dispatch !== undefined) options.dispatch = flags.dispatch;
   if (flags.reloadStrategy !== undefined) options.reloadStrategy = flags.reloadStrategy;
   if (flags.http3 !== undefined) options.http3 = flags.http3;
+  if (flags.runDir !== undefined) options.runDirectory = flags.runDir;
+  if (flags.pidFile !== undefined) options.pidFile = flags.pidFile;
+  if (flags.user !== undefined) options.user = flags.user;
+  if (flags.group !== undefined) options.group = flags.group;
   if (flags.trustProxy !== undefined) options.trustProxy = flags.trustProxy.split(",");
   if (flags.static !== undefined) options.static = { root: flags.static };
   options.compression = flags.compression;
@@ -156,12 +216,6 @@ function optionsOf(flags: Flags): ServerOptions {
 function workersOf(text: string): unknown {
   const span = /^(\d+)-(\d+)$/.exec(text);
   return span === null ? numberOf(text) : { min: Number(span[1]), max: Number(span[2]) };
-}
-
-/** The number, or the text itself where it is none: the check then shows what was given. */
-function numberOf(text: string): number {
-  const number = Number(text);
-  return text.trim() === "" || Number.isNaN(number) ? (text as unknown as number) : number;
 }
 
 /** Shows the default in the help; it is filled in where every option is. */

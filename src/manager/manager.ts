@@ -1,6 +1,5 @@
 /** Starts reactors and workers, renews and replaces them, and brings them all down. Carries no traffic. */
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { rmSync } from "node:fs";
 import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { BaseConfig } from "../base/base-server.ts";
@@ -14,10 +13,12 @@ import type { ReactorLimits } from "../reactor/reactor.ts";
 import { progressPath } from "../wire/progress.ts";
 import type { Certificate } from "./certificate.ts";
 import { Child } from "./child.ts";
-import { Heartbeat } from "./heartbeat.ts";
+import { Heartbeat, type Vitals } from "./heartbeat.ts";
+import { MAX_SOCKET_PATH_BYTES } from "./libc.ts";
 import {
   type FromReactor,
   type FromWorker,
+  type ReactorConfig,
   type ReactorCounts,
   type ReactorStats,
   type ServerStats,
@@ -27,15 +28,11 @@ import {
   type WorkerCounts,
   type WorkerStats,
 } from "./messages.ts";
-import { type ChildTold, type Member, MemberError, Pool, type PoolSpec } from "./pool.ts";
+import { type ChildTold, type Member, MemberError, Pool, type PoolChild, type PoolSpec } from "./pool.ts";
+import { environmentOf, IDENTITY_VARIABLE, type Identity } from "./privileges.ts";
 import { ReloadError } from "./reload-error.ts";
 import { Scaler } from "./scaler.ts";
-
-/** The server could not start: the message says why in one line. */
-export class StartError extends Error {
-  readonly code = "TERCET_START";
-  override readonly name = "StartError";
-}
+import { StartError } from "./start-error.ts";
 
 export interface Address {
   readonly port: number;
@@ -48,6 +45,12 @@ export interface ManagerConfig {
   readonly options: ResolvedOptions;
   /** Null for plain HTTP/1.1. */
   readonly certificate: Certificate | null;
+  /** Whom the other processes become; null where they stay what this one is. */
+  readonly identity: Identity | null;
+  /** Where the processes meet: they alone can enter it. */
+  readonly directory: string;
+  /** What they are to remove where this process has gone. */
+  readonly remains: string;
 }
 
 const REACTOR_SCRIPT = fileURLToPath(new URL("../reactor/main.ts", import.meta.url));
@@ -78,10 +81,10 @@ const LISTENER_OPTIONS = [
 ] as const satisfies (keyof ListenConfig)[];
 /** Milliseconds for which it is kept what a worker did that has ended. */
 const PROGRESS_KEPT = 5000;
+/** What a worker loads before anything else where it has to become another user. */
+const BECOME_SCRIPT = fileURLToPath(new URL("./become.ts", import.meta.url));
 /** Milliseconds within which a process that is well says how it is. */
 const STATS_TIMEOUT = 1000;
-/** `sockaddr_un` has room for 108 bytes with the closing NUL. */
-const MAX_SOCKET_PATH_BYTES = 107;
 /** By so much of `maxRequests` workers differ, so that they are not all replaced at a time. */
 const MAX_REQUESTS_JITTER = 0.1;
 
@@ -100,7 +103,6 @@ type ReactorChild = Child<ToReactor, FromReactor, ReactorCounts>;
 export class Manager {
   readonly #config: ManagerConfig;
   readonly #log: (line: string) => void;
-  readonly #runDirectory: string;
   readonly #reactors: Pool<ReactorChild>;
   readonly #workers: Pool<WorkerChild>;
   readonly #scaler: Scaler;
@@ -122,13 +124,15 @@ export class Manager {
   #nextReload: Promise<void> | null = null;
   /** Told when a handler asks for the server's shutdown. */
   onShutdownAsked: () => void = () => {};
+  /** Told when a reload begins, whoever asked for it. */
+  onReloading: () => void = () => {};
+  /** Told how it ended: with an error the old code still serves. */
+  onReloaded: (error: Error | null) => void = () => {};
 
   constructor(config: ManagerConfig, log: (line: string) => void) {
     const { workers, workerIdleTimeout } = config.options;
     this.#config = config;
     this.#log = log;
-    // 0700 from the start: only this user's processes reach the workers' sockets.
-    this.#runDirectory = mkdtempSync(join(tmpdir(), "tercet-"));
     this.#reactors = new Pool(this.#reactorSpec());
     this.#workers = new Pool(this.#workerSpec());
     this.#scaler = new Scaler(workers, workerIdleTimeout);
@@ -179,9 +183,35 @@ export class Manager {
     }
   }
 
-  async stats(): Promise<ServerStats> {
-    const reactors = this.#reactors.members.map((member) => this.#reactorStats(member));
-    const workers = this.#workers.members.map((member) => this.#workerStats(member));
+  /** Where it listens; null until it does. */
+  get address(): Address | null {
+    return this.#address;
+  }
+
+  get state(): "starting" | "serving" | "reloading" | "stopping" {
+    if (this.#isStopping) return "stopping";
+    if (!this.#isRunning) return "starting";
+    return this.#reload === null ? "serving" : "reloading";
+  }
+
+  /** Workers that serve. */
+  get workerCount(): number {
+    return this.#workers.serving.length;
+  }
+
+  /** When a process that listens last said how it is, milliseconds since the Unix epoch. */
+  get heardAt(): number {
+    const times =
+      this.#config.options.mode === "base"
+        ? heardFrom(this.#workers, this.#workerPulse)
+        : heardFrom(this.#reactors, this.#reactorPulse);
+    return Math.max(...times);
+  }
+
+  /** @param detailed with every exchange in flight */
+  async stats({ detailed } = { detailed: true }): Promise<ServerStats> {
+    const reactors = this.#reactors.members.map((member) => this.#reactorStats(member, detailed));
+    const workers = this.#workers.members.map((member) => this.#workerStats(member, detailed));
     const told = (await Promise.all(workers)).filter((stats) => stats !== null);
     const present = [...(await Promise.all(reactors)), ...told.map(listeningStats)].filter(
       (stats) => stats !== null,
@@ -252,13 +282,16 @@ export class Manager {
 
   async #renew(): Promise<void> {
     const { reloadStrategy, reloadTimeout } = this.#config.options;
-    if (this.#isStopping) throw new ReloadError("the server is shutting down");
-    if (!this.#isRunning) throw new ReloadError("the server has not started yet");
     try {
+      if (this.#isStopping) throw new ReloadError("the server is shutting down");
+      if (!this.#isRunning) throw new ReloadError("the server has not started yet");
+      this.onReloading();
       await this.#workers.renew(reloadStrategy === "all-at-once", reloadTimeout);
+      this.onReloaded(null);
     } catch (error) {
-      if (error instanceof MemberError) throw new ReloadError(error.message);
-      throw error;
+      const failure = error instanceof MemberError ? new ReloadError(error.message) : (error as Error);
+      this.onReloaded(failure);
+      throw failure;
     }
   }
 
@@ -269,7 +302,6 @@ export class Manager {
     const deadline = performance.now() + timeout;
     await this.#reactors.stop(timeout);
     await this.#workers.stop(Math.max(0, deadline - performance.now()));
-    rmSync(this.#runDirectory, { recursive: true, force: true });
   }
 
   #reactorSpec(): PoolSpec<ReactorChild> {
@@ -310,15 +342,29 @@ export class Manager {
         isElastic: options.workers.min < options.workers.max,
         static: options.static,
         socketPath,
+        remains: this.#config.remains,
+        identity: this.#config.identity,
+        folders: this.#foldersToCheck(),
       },
     });
     return child;
   }
 
+  /** By the process that has become who it will be: this one, which is root, may enter all of them. */
+  #foldersToCheck(): ReactorConfig["folders"] {
+    const { identity, options } = this.#config;
+    return identity === null || this.#isRunning ? null : { static: options.static, upload: options.upload };
+  }
+
   #baseConfig(): BaseConfig | null {
     const { options } = this.#config;
     if (options.mode !== "base") return null;
-    return { limits: pick(options, BASE_LIMITS), static: options.static };
+    return {
+      limits: pick(options, BASE_LIMITS),
+      static: options.static,
+      folders: this.#foldersToCheck(),
+      remains: this.#config.remains,
+    };
   }
 
   #listenConfig(reusePort: boolean): ListenConfig {
@@ -372,7 +418,7 @@ export class Manager {
         // What a worker that was killed could not take away itself.
         rmSync(this.#uploadsPath(child.pid), { recursive: true, force: true });
         // The reactors look at what it did last.
-        const path = progressPath(this.#runDirectory, child.pid);
+        const path = progressPath(this.#config.directory, child.pid);
         setTimeout(() => rmSync(path, { force: true }), PROGRESS_KEPT).unref();
       },
       unserved: () => {
@@ -383,15 +429,19 @@ export class Manager {
   }
 
   #startWorker(id: number, told: ChildTold): WorkerChild {
-    const { options } = this.#config;
+    const { options, identity } = this.#config;
     const [, script = "", ...args] = process.argv;
+    const become = identity && { ...environmentOf(identity), [IDENTITY_VARIABLE]: JSON.stringify(identity) };
     const child: WorkerChild = new Child(
       {
         script,
         args,
-        execArgv:
-          options.mode === "base" ? [...process.execArgv, ...listeningArgs(options)] : process.execArgv,
-        env: { ...process.env, [WORKER_ID_VARIABLE]: String(id) },
+        execArgv: [
+          ...(become === null ? [] : ["--preload", BECOME_SCRIPT]),
+          ...process.execArgv,
+          ...(options.mode === "base" ? listeningArgs(options) : []),
+        ],
+        env: { ...process.env, ...become, [WORKER_ID_VARIABLE]: String(id) },
       },
       { message: (message) => this.#workerSaid(child, message, told), exit: told.exit },
     );
@@ -405,7 +455,7 @@ export class Manager {
           type: "start",
           port: this.#address?.port ?? 0,
           sockets: this.#reactors.slots.flatMap(({ id, serving }) => (serving ? this.#socketPath(id) : [])),
-          runDirectory: this.#runDirectory,
+          runDirectory: this.#config.directory,
           uploads: this.#uploadsPath(child.pid),
           maxRequests: jittered(this.#config.options.maxRequests),
           base: this.#baseConfig(),
@@ -486,24 +536,33 @@ export class Manager {
     this.#workers.resize(this.#scaler.count, this.#config.options.reloadTimeout);
   }
 
-  async #reactorStats({ slot, child, startedAt }: Member<ReactorChild>): Promise<ReactorStats | null> {
-    const counts = await child.ask(inDetail, STATS_TIMEOUT);
-    if (counts === null) return null;
+  async #reactorStats(
+    { slot, child, startedAt }: Member<ReactorChild>,
+    detailed: boolean,
+  ): Promise<ReactorStats | null> {
+    const pulse = this.#reactorPulse.pulseOf(child);
+    const answer = await child.ask(detailed ? inDetail : briefly, STATS_TIMEOUT);
+    const counts = answer ?? pulse?.vitals;
+    if (!child.alive || counts === undefined) return null;
     const { cpuTime: _, ...own } = counts;
-    const cpu = this.#reactorPulse.pulseOf(child)?.cpu ?? 0;
     return {
       id: slot.id,
       pid: child.pid,
+      state: answer === null ? "silent" : "ready",
       uptime: Date.now() - startedAt,
       restarts: slot.restarts,
-      cpu,
+      cpu: pulse?.cpu ?? 0,
       ...own,
     };
   }
 
-  async #workerStats({ slot, child, state, startedAt }: Member<WorkerChild>): Promise<ToldStats | null> {
+  async #workerStats(
+    { slot, child, state, startedAt }: Member<WorkerChild>,
+    detailed: boolean,
+  ): Promise<ToldStats | null> {
     const pulse = this.#workerPulse.pulseOf(child);
-    const answer = state === "starting" ? null : await child.ask(inDetail, STATS_TIMEOUT);
+    const ask = detailed ? inDetail : briefly;
+    const answer = state === "starting" ? null : await child.ask(ask, STATS_TIMEOUT);
     if (!child.alive) return null;
     const { cpuTime: _, ...counts } = answer ?? pulse?.vitals ?? NO_COUNTS;
     const shown = state === "serving" ? "ready" : state === "ready" ? "starting" : state;
@@ -519,20 +578,20 @@ export class Manager {
   }
 
   #socketPath(reactorId: number): string {
-    return join(this.#runDirectory, `reactor-${reactorId}.sock`);
+    return join(this.#config.directory, `reactor-${reactorId}.sock`);
   }
 
   /** Where a worker keeps the files that it receives. */
   #uploadsPath(workerPid: number): string {
-    const directory = this.#config.options.upload.directory ?? this.#runDirectory;
-    return join(directory, `${basename(this.#runDirectory)}-uploads-${workerPid}`);
+    const directory = this.#config.options.upload.directory ?? this.#config.directory;
+    return join(directory, `${basename(this.#config.directory)}-uploads-${workerPid}`);
   }
 
   #checkSocketPath(): void {
     const path = this.#socketPath(this.#config.options.reactors);
     if (Buffer.byteLength(path) > MAX_SOCKET_PATH_BYTES) {
       throw new StartError(
-        `the unix socket ${path} has a longer path than ${MAX_SOCKET_PATH_BYTES} bytes: set TMPDIR`,
+        `the unix socket ${path} has a longer path than ${MAX_SOCKET_PATH_BYTES} bytes: choose another --run-dir`,
       );
     }
   }
@@ -562,8 +621,25 @@ function pick<Whole, Name extends keyof Whole>(whole: Whole, names: readonly Nam
 }
 
 /** In the mode `base` a worker is its own reactor. */
-function listeningStats({ exchanges, id, pid, uptime, restarts, rss, cpu }: ToldStats): ReactorStats | null {
-  return exchanges === null ? null : { id, pid, uptime, restarts, rss, cpu, ...exchanges };
+function listeningStats({ exchanges, state, ...own }: ToldStats): ReactorStats | null {
+  if (exchanges === null) return null;
+  const { id, pid, uptime, restarts, rss, cpu } = own;
+  return {
+    id,
+    pid,
+    state: state === "silent" ? "silent" : "ready",
+    uptime,
+    restarts,
+    rss,
+    cpu,
+    ...exchanges,
+  };
+}
+
+/** When each of those that serve last said how it is. */
+function heardFrom<C extends PoolChild, V extends Vitals>(pool: Pool<C>, pulse: Heartbeat<C, V>): number[] {
+  const serving = pool.slots.flatMap((slot) => slot.serving ?? []);
+  return serving.map(({ child, startedAt }) => pulse.pulseOf(child)?.at ?? startedAt);
 }
 
 function inDetail(call: number) {

@@ -3,10 +3,11 @@
 import type { BaseConfig } from "../base/base-server.ts";
 import type { Protocol } from "../exchange.ts";
 import type { ListenConfig } from "../listeners/open.ts";
-import type { ResolvedStatic } from "../options.ts";
+import type { ResolvedOptions, ResolvedStatic } from "../options.ts";
 import type { DispatchSetting } from "../reactor/dispatch-policy.ts";
 import type { ReactorLimits } from "../reactor/reactor.ts";
 import type { ExchangeSnapshot, ProtocolCounts } from "../reactor/registry.ts";
+import type { Identity } from "./privileges.ts";
 
 /** Set in a worker's environment: its id. The worker takes it out again, lest its own children be taken for workers. */
 export const WORKER_ID_VARIABLE = "TERCET_WORKER_ID";
@@ -21,6 +22,12 @@ export interface ReactorConfig {
   readonly static: readonly ResolvedStatic[];
   /** The unix socket to which workers connect. */
   readonly socketPath: string;
+  /** What it removes where the manager has gone. */
+  readonly remains: string;
+  /** Whom it becomes when it listens; null where it stays what it is. */
+  readonly identity: Identity | null;
+  /** Folders that it checks when it has become that; null for none. */
+  readonly folders: Pick<ResolvedOptions, "static" | "upload"> | null;
 }
 
 /** What every process of a server is known by. */
@@ -59,7 +66,10 @@ export interface ReactorCounts extends ExchangeCounts {
 }
 
 /** Of a reactor; in the mode `base` of a worker, as far as its connections are concerned. */
-export interface ReactorStats extends ProcessStats, ExchangeCounts {}
+export interface ReactorStats extends ProcessStats, ExchangeCounts {
+  /** `silent`: did not answer within a second; its counts are the last that it told, without exchanges. */
+  readonly state: "ready" | "silent";
+}
 
 /** What a worker says of itself. */
 export interface WorkerCounts {

@@ -7,6 +7,7 @@ import type { Listener } from "../listeners/listener.ts";
 import { openListeners, reasonOf } from "../listeners/open.ts";
 import { logTo } from "../log.ts";
 import type { FromReactor, ReactorConfig, ReactorCounts, ToReactor } from "../manager/messages.ts";
+import { dropPrivileges } from "../manager/privileges.ts";
 import { checkInterval } from "./check-interval.ts";
 import { dispatchPolicy } from "./dispatch-policy.ts";
 import { Reactor } from "./reactor.ts";
@@ -33,7 +34,7 @@ function start(config: ReactorConfig): void {
   // The manager is gone, killed perhaps: nobody else is left to clean up, or to end a worker that is stuck.
   process.on("disconnect", () => {
     reactor.killWorkers();
-    rmSync(dirname(config.socketPath), { recursive: true, force: true });
+    rmSync(config.remains, { recursive: true, force: true });
     process.exit(1);
   });
 
@@ -61,16 +62,27 @@ function start(config: ReactorConfig): void {
   }
 
   async function listen(): Promise<void> {
+    // Loaded where it is used: it brings a table of a thousand types.
+    const files = config.static.length === 0 ? null : await import("../files/static.ts");
+    const serveFiles = () => {
+      reactor.files = new FileAnswers(files && new files.StaticFiles(config.static));
+    };
+    if (config.identity === null) serveFiles();
+    listeners = await openListeners(config.listen, reactor).catch((error: Error) => {
+      throw new Error(reasonOf(error, config.listen), { cause: error });
+    });
+    if (config.identity !== null) {
+      const { checkFolders } = await import("../manager/folders.ts");
+      dropPrivileges(config.identity);
+      if (config.folders !== null) await checkFolders(config.folders);
+      // Not before: no file is read that only root may read.
+      serveFiles();
+    }
+    // Whose socket it is, others of the same user may open.
     await new Promise<void>((resolve, reject) => {
       workers.once("error", reject);
       workers.listen(config.socketPath, resolve);
     });
-    if (config.static.length > 0) {
-      // Loaded where it is used: it brings a table of a thousand types.
-      const { StaticFiles } = await import("../files/static.ts");
-      reactor.files = new FileAnswers(new StaticFiles(config.static));
-    }
-    listeners = await openListeners(config.listen, reactor);
     const { port } = listeners[0] as Listener;
     send({ type: "ready", port, protocols: listeners.flatMap((listener) => listener.protocols) });
   }
@@ -88,10 +100,8 @@ function start(config: ReactorConfig): void {
     process.exit(0);
   }
 
-  listen().catch((error: Error & { code?: string }) => {
-    process.send?.({ type: "failed", reason: reasonOf(error, config.listen) } satisfies FromReactor, () =>
-      process.exit(1),
-    );
+  listen().catch((error: Error) => {
+    process.send?.({ type: "failed", reason: error.message } satisfies FromReactor, () => process.exit(1));
   });
 }
 

@@ -1,6 +1,7 @@
 /** The worker process: does what the manager says, and joins the worker to the reactors' sockets. */
+import { rmSync } from "node:fs";
 import { connect, type Socket } from "node:net";
-import type { BaseServer } from "../base/base-server.ts";
+import type { BaseConfig, BaseServer } from "../base/base-server.ts";
 import { background } from "../handler/background.ts";
 import type { ExchangeHandler } from "../handler/run.ts";
 import { uploadDirectory } from "../handler/uploads.ts";
@@ -41,6 +42,7 @@ export class WorkerProcess {
   /** Null in the mode `process`. */
   #base: BaseServer | null = null;
   #progress: Progress | null = null;
+  #remains: string | null = null;
   #lastCall = 0;
   #isLeaving = false;
   /** Resolves when work that goes on after its response is no longer waited for. */
@@ -63,7 +65,11 @@ export class WorkerProcess {
     process.on("SIGINT", () => {});
     process.on("SIGTERM", () => {});
     process.on("SIGHUP", () => {});
-    process.on("disconnect", () => process.exit(1));
+    process.on("disconnect", () => {
+      // In the mode `base` there are no reactors to do it.
+      if (this.#remains !== null) rmSync(this.#remains, { recursive: true, force: true });
+      process.exit(1);
+    });
     process.on("message", (message: ToWorker) => this.#told(message));
     send({ type: "hello" });
   }
@@ -122,6 +128,7 @@ export class WorkerProcess {
   }
 
   async #start(message: StartMessage): Promise<void> {
+    if (message.base !== null) await this.#prepareBase(message.base);
     const handler = await this.#hooks.load();
     await this.#hooks.started(message.port);
     if (message.base === null) await this.#work(handler, message);
@@ -131,6 +138,13 @@ export class WorkerProcess {
       this.#base = await BaseServer.make(handler, this.#settings, message.base, message.maxRequests, events);
     }
     send({ type: "ready" });
+  }
+
+  async #prepareBase({ remains, folders }: BaseConfig): Promise<void> {
+    this.#remains = remains;
+    if (folders === null) return;
+    const { checkFolders } = await import("../manager/folders.ts");
+    await checkFolders(folders);
   }
 
   async #work(handler: ExchangeHandler, { sockets, runDirectory, maxRequests }: StartMessage): Promise<void> {

@@ -39,6 +39,10 @@ describe("options", () => {
         maxFieldBytes: 1_048_576,
       },
       trustProxy: [],
+      runDirectory: null,
+      pidFile: null,
+      user: null,
+      group: null,
       compression: {
         codings: ["zstd", "br", "gzip"],
         minBytes: 1024,

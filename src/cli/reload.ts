@@ -1,0 +1,19 @@
+/** `tercet reload`: has a running server load its code anew, and says how it went. */
+import { Command } from "commander";
+import { connectTo, type ServerFlags, withServerFlags } from "./running-server.ts";
+
+export function reloadCommand(): Command {
+  return withServerFlags(new Command("reload"))
+    .description(
+      "have a running server load its code and its certificate anew; where that fails the old still serve",
+    )
+    .action(reload);
+}
+
+async function reload(flags: ServerFlags): Promise<void> {
+  using client = await connectTo(flags);
+  const began = performance.now();
+  // How long it may take is the server's `reloadTimeout`.
+  await client.ask("reload", 0);
+  console.log(`tercet: reloaded in ${((performance.now() - began) / 1000).toFixed(1)} s`);
+}

@@ -1,0 +1,68 @@
+/** Finds the server that a command means, by `--run-dir` or `--port`, and connects to its control socket. */
+import { lstatSync } from "node:fs";
+import { resolve } from "node:path";
+import type { Command } from "commander";
+import { ControlClient, ControlError } from "../manager/control-client.ts";
+import { controlSocketIn, knownRunDirectories, usualRunDirectories } from "../manager/run-directory.ts";
+import { checkAddress } from "../options.ts";
+import { DEFAULT_PORT, numberOf } from "./flags.ts";
+
+export interface ServerFlags {
+  readonly port: string;
+  readonly runDir?: string;
+}
+
+/** Has a command take the flags that name a server. */
+export function withServerFlags(command: Command): Command {
+  return command
+    .option("--port <port>", "of the server", String(DEFAULT_PORT))
+    .option(
+      "--run-dir <folder>",
+      "the server's run directory, where it was started with one, or with port 0",
+    );
+}
+
+/** @throws ControlError (as a rejection) where there is none: its line names those that there are */
+export async function connectTo(flags: ServerFlags): Promise<ControlClient> {
+  if (flags.runDir !== undefined) {
+    const directory = resolve(flags.runDir);
+    const client = await connectIn(directory);
+    if (client !== null) return client;
+    throw await noServer(`with the run directory ${directory}`);
+  }
+  const port = numberOf(flags.port);
+  checkAddress("::", port);
+  const directories = usualRunDirectories(port);
+  for (const directory of directories) {
+    const client = isOwn(directory) ? await connectIn(directory) : null;
+    if (client !== null) return client;
+  }
+  throw await noServer(`on port ${port} (its run directory would be ${directories[0]})`);
+}
+
+/** Null where no server has it. */
+async function connectIn(directory: string): Promise<ControlClient | null> {
+  try {
+    return await ControlClient.connect(controlSocketIn(directory));
+  } catch (error) {
+    if (error instanceof ControlError && error.isAbsent) return null;
+    throw error;
+  }
+}
+
+/** What another user has put in its place in a shared folder is not asked. */
+function isOwn(directory: string): boolean {
+  const stats = lstatSync(directory, { throwIfNoEntry: false });
+  return stats !== undefined && stats.uid === (process.geteuid?.() ?? stats.uid);
+}
+
+async function noServer(where: string): Promise<ControlError> {
+  const others: string[] = [];
+  for (const directory of knownRunDirectories().filter(isOwn)) {
+    const client = await connectIn(directory);
+    client?.[Symbol.dispose]();
+    if (client !== null) others.push(`--run-dir ${directory}`);
+  }
+  const hint = others.length === 0 ? "" : `; there is ${others.join(", ")}`;
+  return new ControlError(`no server is running ${where}${hint}`, { isAbsent: true });
+}

@@ -1,0 +1,19 @@
+/** `tercet stop`: has a running server finish what it has and end, and waits for that. */
+import { Command } from "commander";
+import { connectTo, type ServerFlags, withServerFlags } from "./running-server.ts";
+
+/** Milliseconds in which a server says that it has begun. */
+const ANSWER_TIMEOUT = 10_000;
+
+export function stopCommand(): Command {
+  return withServerFlags(new Command("stop"))
+    .description("have a running server finish its requests (up to its shutdownTimeout) and end; wait for it")
+    .action(stop);
+}
+
+async function stop(flags: ServerFlags): Promise<void> {
+  using client = await connectTo(flags);
+  await client.ask("stop", ANSWER_TIMEOUT);
+  await client.closed;
+  console.log("tercet: stopped");
+}

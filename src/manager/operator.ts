@@ -1,0 +1,182 @@
+/**
+ * By what a running server is operated: its run directory and control socket, signals, and what systemd is told. How a
+ * thing is done is the manager's and the server's; here is who may ask for it, and what they hear.
+ */
+import { PROTOCOLS, type Protocol } from "../exchange.ts";
+import type { ProtocolCounts } from "../reactor/registry.ts";
+import { VERSION } from "../version.ts";
+import { ControlServer, type ServerStatus } from "./control.ts";
+import { Heartbeat, type Vitals } from "./heartbeat.ts";
+import type { Manager } from "./manager.ts";
+import type { ReactorStats } from "./messages.ts";
+import { controlSocketIn, type RunDirectory } from "./run-directory.ts";
+import { onSignals } from "./signals.ts";
+import { StartError } from "./start-error.ts";
+import { Systemd } from "./systemd.ts";
+
+export interface OperatedServer {
+  readonly host: string;
+  /** Resolves when it has shut down in good order. */
+  shutdown(): Promise<void>;
+}
+
+/** Milliseconds after the last word of any reactor in which the server is still taken for well, at the least. */
+const WELL_FOR = 5000;
+
+export class Operator {
+  readonly #server: OperatedServer;
+  readonly #manager: Manager;
+  readonly #directory: RunDirectory;
+  readonly #log: (line: string) => void;
+  readonly #pulse: Heartbeat<NodeJS.Process, Vitals>;
+  readonly #systemd: Systemd | null;
+  readonly #offSignals: () => void;
+  readonly #release = () => this.#directory.release();
+  #control: ControlServer | null = null;
+  #isReady = false;
+  #isLeaving = false;
+  #isClosed = false;
+
+  constructor(
+    server: OperatedServer,
+    manager: Manager,
+    directory: RunDirectory,
+    log: (line: string) => void,
+  ) {
+    this.#server = server;
+    this.#manager = manager;
+    this.#directory = directory;
+    this.#log = log;
+    // Whatever ends this process but a kill takes the run directory with it.
+    process.on("exit", this.#release);
+    this.#pulse = new Heartbeat(
+      () => [process],
+      async () => vitals(),
+      () => {},
+    );
+    this.#systemd = Systemd.open((watchdog) => this.#isWell(watchdog), log);
+    this.#offSignals = onSignals({
+      leave: () => this.#leave(),
+      leaveAtOnce: () => manager.kill(),
+      // How it went is told by `reloaded`.
+      reload: () => void manager.reload().catch(() => {}),
+    });
+    manager.onShutdownAsked = () => this.#leave();
+    manager.onReloading = () => this.#systemd?.reloading();
+    manager.onReloaded = (error) => this.#reloaded(error);
+  }
+
+  /** @throws StartError (as a rejection) */
+  async open(): Promise<void> {
+    const path = controlSocketIn(this.#directory.path);
+    try {
+      this.#control = await ControlServer.listen(path, {
+        status: () => this.#status(),
+        reload: () => this.#manager.reload(),
+        stop: () => this.#leave(),
+      });
+    } catch (error) {
+      throw new StartError(`the control socket ${path} cannot be opened: ${(error as Error).message}`, {
+        cause: error,
+      });
+    }
+  }
+
+  /** Every reactor listens and every worker is ready. */
+  ready(): void {
+    this.#isReady = true;
+    this.#systemd?.ready(this.#summary());
+  }
+
+  /** The server has begun to shut down. */
+  stopping(): void {
+    this.#systemd?.stopping();
+  }
+
+  /** All is over. Those who asked for it learn it by the end of their connection. */
+  close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#offSignals();
+    this.#pulse.stop();
+    this.#systemd?.close();
+    process.off("exit", this.#release);
+    this.#release();
+    this.#control?.close();
+  }
+
+  #leave(): void {
+    if (this.#isLeaving) return;
+    this.#isLeaving = true;
+    this.#server.shutdown().then(
+      () => process.exit(0),
+      (error: unknown) => {
+        this.#log(`error at shutdown: ${error instanceof Error ? error.stack : error}`);
+        process.exit(1);
+      },
+    );
+  }
+
+  #reloaded(error: Error | null): void {
+    const outcome =
+      error === null ? "reloaded" : `reload failed, the old code still serves: ${error.message}`;
+    this.#log(outcome);
+    if (!this.#isReady || this.#manager.state === "stopping") return;
+    this.#systemd?.ready(error === null ? this.#summary() : outcome.replaceAll("\n", " "));
+  }
+
+  /** Its loop turns, or it would not be asked; and some reactor has said something lately. */
+  #isWell(watchdog: number): boolean {
+    if (!this.#isReady || this.#manager.state === "stopping") return true;
+    return Date.now() - this.#manager.heardAt < Math.max(watchdog, WELL_FOR);
+  }
+
+  #summary(): string {
+    const { address, workerCount } = this.#manager;
+    const protocols = address?.protocols.join(", ");
+    return `Serving ${protocols} on port ${address?.port} with ${workerCount} ${workerCount === 1 ? "worker" : "workers"}`;
+  }
+
+  async #status(): Promise<ServerStatus> {
+    const { address, state } = this.#manager;
+    const { pid, reactors, ...stats } = await this.#manager.stats({ detailed: false });
+    return {
+      version: VERSION,
+      state,
+      host: this.#server.host,
+      port: address?.port ?? 0,
+      protocols: address?.protocols ?? [],
+      runDirectory: this.#directory.path,
+      manager: {
+        pid,
+        uptime: Math.round(process.uptime() * 1000),
+        rss: vitals().rss,
+        cpu: this.#pulse.pulseOf(process)?.cpu ?? 0,
+      },
+      totals: totalsOf(reactors),
+      reactors: reactors.map(({ exchanges: _, ...reactor }) => reactor),
+      ...stats,
+    };
+  }
+}
+
+function vitals(): Vitals {
+  const { user, system } = process.cpuUsage();
+  return { rss: process.memoryUsage.rss(), cpuTime: (user + system) / 1000 };
+}
+
+function totalsOf(reactors: readonly ReactorStats[]): Record<Protocol, ProtocolCounts> {
+  const total = (protocol: Protocol, count: keyof ProtocolCounts) =>
+    reactors.reduce((sum, { protocols }) => sum + protocols[protocol][count], 0);
+  const totals = PROTOCOLS.map((protocol): [Protocol, ProtocolCounts] => [
+    protocol,
+    {
+      active: total(protocol, "active"),
+      completed: total(protocol, "completed"),
+      aborted: total(protocol, "aborted"),
+      failed: total(protocol, "failed"),
+      rejected: total(protocol, "rejected"),
+    },
+  ]);
+  return Object.fromEntries(totals) as Record<Protocol, ProtocolCounts>;
+}
