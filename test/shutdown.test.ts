@@ -109,6 +109,16 @@ describe("a graceful shutdown", () => {
     await endedCleanly(server);
   });
 
+  test("a signal that comes twice at once, as a terminal and npm send Ctrl-C, is one", async () => {
+    await using server = await startFixture("server.ts");
+    await using client = await HTTP2.open(server);
+    const waited = textOf(client, "/wait?ms=600");
+    await untilInFlight(client, 1);
+    for (let i = 0; i < 3; i++) server.kill("SIGINT");
+    expect(await waited).toEqual([200, "waited as GET"]);
+    await endedCleanly(server);
+  });
+
   test("by the command line's launcher", async () => {
     await using server = await startCli(fixture("app.ts"), { flags: { workers: 2 } });
     await using client = await HTTP1.open(server);
@@ -222,8 +232,12 @@ describe("an end that is not graceful", () => {
       socket.destroy();
       return isRefused;
     });
-    server.kill("SIGTERM");
-    await server.ended(5_000);
+    // One that comes with the first is the first: it is sent until one comes later.
+    await until("an end", 5_000, () => {
+      server.kill("SIGTERM");
+      return server.hasExited;
+    });
+    await server.ended();
     await until("every process to end", 5_000, () => server.remaining().length === 0);
   });
 });
