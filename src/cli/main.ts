@@ -5,6 +5,7 @@ import { ControlError } from "../manager/control-client.ts";
 import { StartError } from "../manager/start-error.ts";
 import { OptionError } from "../options.ts";
 import { VERSION } from "../version.ts";
+import { doctorCommand } from "./doctor.ts";
 import { reloadCommand } from "./reload.ts";
 import { serveCommand } from "./serve.ts";
 import { statusCommand } from "./status.ts";
@@ -17,7 +18,8 @@ const program = new Command("tercet")
   .addCommand(serveCommand())
   .addCommand(reloadCommand())
   .addCommand(stopCommand())
-  .addCommand(statusCommand());
+  .addCommand(statusCommand())
+  .addCommand(doctorCommand());
 
 try {
   await program.parseAsync();

@@ -15,10 +15,7 @@ import { StartError } from "../manager/start-error.ts";
 import { OptionError, type ResolvedOptions, resolveOptions, type ServerOptions } from "../options.ts";
 import { Server } from "../server.ts";
 import { defaultLogFile, startDaemon, takeDaemon } from "./daemon.ts";
-import { DEFAULT_PORT, numberOf } from "./flags.ts";
-
-/** All addresses, of IPv6 and IPv4. */
-const DEFAULT_HOST = "::";
+import { DEFAULT_HOST, DEFAULT_PORT, numberOf } from "./flags.ts";
 
 type NumberOption = {
   [Name in keyof ResolvedOptions]: ResolvedOptions[Name] extends number ? Name : never;

@@ -3,6 +3,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { Command } from "commander";
 import type { ServerStatus } from "../manager/control.ts";
 import type { ControlClient } from "../manager/control-client.ts";
+import { DEFAULT_COLUMNS } from "./flags.ts";
 import { connectTo, type ServerFlags, withServerFlags } from "./running-server.ts";
 import { statusLines } from "./status-table.ts";
 
@@ -14,8 +15,6 @@ interface StatusFlags extends ServerFlags {
 /** Milliseconds. A process that does not answer its manager within a second is told of as silent. */
 const ANSWER_TIMEOUT = 10_000;
 const WATCH_INTERVAL = 1000;
-/** Where the output is no terminal. */
-const DEFAULT_COLUMNS = 80;
 
 /** A screen of its own, without a cursor, so that what was there before comes back (ECMA-48, xterm). */
 const ENTER_SCREEN = "\x1b[?1049h\x1b[?25l";

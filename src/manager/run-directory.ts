@@ -174,13 +174,13 @@ function make(path: string): void {
     if (code !== "EEXIST")
       throw new StartError(`the run directory ${path} cannot be made: ${message}`, { cause: error });
   }
-  const fault = faultOf(path);
+  const fault = runDirectoryFault(path);
   if (fault !== null) throw new StartError(`the run directory ${path} ${fault}`);
 }
 
-function faultOf(path: string): string | null {
+/** Why what is there cannot be a run directory of this user's, behind its path; null where it can, or nothing is there. */
+export function runDirectoryFault(path: string): string | null {
   const stats = lstatSync(path, { throwIfNoEntry: false });
-  // Its server has just removed it.
   if (stats === undefined) return null;
   if (stats.isSymbolicLink()) return "is a symbolic link: name the folder itself";
   if (!stats.isDirectory()) return "is no folder";

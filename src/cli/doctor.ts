@@ -1,0 +1,98 @@
+/** `tercet doctor`: what on this machine would keep a server from starting, from being reached, or from being fast. */
+import { Command } from "commander";
+import { certificateFindings } from "../doctor/certificate.ts";
+import type { Finding } from "../doctor/finding.ts";
+import { machineFindings, THIS_MACHINE } from "../doctor/machine.ts";
+import { portFindings, runDirectoryFinding, userFinding } from "../doctor/place.ts";
+import type { ServerStatus } from "../manager/control.ts";
+import { ControlError } from "../manager/control-client.ts";
+import { runDirectoryFault, usualRunDirectories } from "../manager/run-directory.ts";
+import { checkAddress, OptionError } from "../options.ts";
+import { DEFAULT_COLUMNS, DEFAULT_HOST, DEFAULT_PORT, numberOf } from "./flags.ts";
+import { connectTo } from "./running-server.ts";
+
+interface DoctorFlags {
+  readonly host: string;
+  readonly port: string;
+  readonly cert?: string;
+  readonly key?: string;
+  readonly tls: boolean;
+  readonly http3?: string;
+}
+
+/** Milliseconds. */
+const ANSWER_TIMEOUT = 10_000;
+const LEVEL_WIDTH = "warning".length;
+
+export function doctorCommand(): Command {
+  return new Command("doctor")
+    .description("check machine, port and certificate for a server; exit code 1 where something is a problem")
+    .option("--host <host>", "that the server is to listen on", DEFAULT_HOST)
+    .option("--port <port>", "that it is to have", String(DEFAULT_PORT))
+    .option("--cert <file>", "its PEM certificate")
+    .option("--key <file>", "the PEM private key of the certificate")
+    .option("--no-tls", "it is to be plain HTTP/1.1")
+    .option("--http3 <engine>", "its engine, or off")
+    .action(doctor);
+}
+
+async function doctor(flags: DoctorFlags): Promise<void> {
+  const { host, cert, key, tls } = flags;
+  const port = numberOf(flags.port);
+  checkAddress(host, port);
+  if ((cert === undefined) !== (key === undefined)) throw new OptionError("--cert and --key go together");
+  const withHttp3 = tls && flags.http3 !== "off";
+  const serverPid = await serverPidOn(flags.port);
+  const [directory = ""] = usualRunDirectories(port);
+  const uid = process.geteuid?.() ?? 0;
+  const findings = [
+    ...machineFindings(THIS_MACHINE, withHttp3),
+    userFinding(uid, port),
+    runDirectoryFinding(directory, runDirectoryFault(directory), serverPid),
+    ...(await portFindings(host, port, withHttp3, serverPid)),
+    ...(tls
+      ? certificateFindings(cert === undefined || key === undefined ? null : { cert, key }, host, Date.now())
+      : []),
+  ];
+  const width = Math.max(...findings.map(({ subject }) => subject.length));
+  for (const finding of findings) console.log(linesOf(finding, width));
+  const problems = findings.filter(({ level }) => level === "problem").length;
+  const warnings = findings.filter(({ level }) => level === "warning").length;
+  console.log(`\n${counted(problems, "problem")}, ${counted(warnings, "warning")}`);
+  if (problems > 0) process.exitCode = 1;
+}
+
+/** @param width of the longest subject */
+function linesOf({ level, subject, text, advice }: Finding, width: number): string {
+  const label = `${level.padEnd(LEVEL_WIDTH)}  ${subject.padEnd(width)}  `;
+  const columns = (process.stdout.columns ?? DEFAULT_COLUMNS) - label.length;
+  const lines = [...wrapped(text, columns), ...(advice === undefined ? [] : [`→ ${advice}`])];
+  return lines.map((line, i) => (i === 0 ? label : " ".repeat(label.length)) + line).join("\n");
+}
+
+/** Advice is left whole, to be copied. */
+function wrapped(text: string, columns: number): string[] {
+  const lines: string[] = [""];
+  for (const word of text.split(" ")) {
+    const line = lines.at(-1) ?? "";
+    if (line !== "" && line.length + 1 + word.length > columns) lines.push(word);
+    else lines[lines.length - 1] = line === "" ? word : `${line} ${word}`;
+  }
+  return lines;
+}
+
+function counted(count: number, what: string): string {
+  return `${count} ${what}${count === 1 ? "" : "s"}`;
+}
+
+/** The process of a server of ours on this port; null where there is none that answers. */
+async function serverPidOn(port: string): Promise<number | null> {
+  try {
+    using client = await connectTo({ port });
+    const { manager } = (await client.ask("status", ANSWER_TIMEOUT)) as ServerStatus;
+    return manager.pid;
+  } catch (error) {
+    if (error instanceof ControlError) return null;
+    throw error;
+  }
+}

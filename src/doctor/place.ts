@@ -1,0 +1,72 @@
+/** Whether a server could take its place here: the port, the run directory, and who it would be. */
+import { bindTcp, bindUdp } from "../listeners/ports.ts";
+import { type Finding, ok, problem, warning } from "./finding.ts";
+
+const LAST_PRIVILEGED_PORT = 1023;
+
+/** @param serverPid the process of a server of ours that has the port; null for none */
+export async function portFindings(
+  host: string,
+  port: number,
+  withHttp3: boolean,
+  serverPid: number | null,
+): Promise<Finding[]> {
+  const tcp = await portFinding("TCP", host, port, bindTcp, serverPid);
+  return withHttp3 ? [tcp, await portFinding("UDP", host, port, bindUdp, serverPid)] : [tcp];
+}
+
+async function portFinding(
+  transport: "TCP" | "UDP",
+  host: string,
+  port: number,
+  bind: (host: string, port: number) => Promise<void>,
+  serverPid: number | null,
+): Promise<Finding> {
+  const subject = `${transport} port`;
+  try {
+    await bind(host, port);
+    return ok(subject, `${port} on ${host} is free`);
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    switch (code) {
+      case "EADDRINUSE":
+        if (serverPid !== null)
+          return ok(subject, `${port} is that of the running server, process ${serverPid}`);
+        return problem(
+          subject,
+          `${port} on ${host} is in use`,
+          `find out by whom: sudo ss -lnp${transport === "TCP" ? "t" : "u"} 'sport = :${port}'`,
+        );
+      case "EACCES":
+        return problem(
+          subject,
+          `${port} may not be opened by this user`,
+          `start as root with --user, or: sudo sysctl -w net.ipv4.ip_unprivileged_port_start=${port}`,
+        );
+      case "EADDRNOTAVAIL":
+      case "ENOTFOUND":
+        return problem(subject, `${host} is no address of this machine`, "see which there are: ip address");
+      default:
+        return problem(subject, message, "see which addresses there are: ip address");
+    }
+  }
+}
+
+/** @param uid of this process */
+export function userFinding(uid: number, port: number): Finding {
+  if (uid !== 0) return ok("user", `${uid}, which is not root`);
+  const why = port <= LAST_PRIVILEGED_PORT ? `, which port ${port} takes` : "";
+  return warning(
+    "user",
+    `root${why}: handlers would be root, too`,
+    "tercet serve --user www-data, or another",
+  );
+}
+
+/** @param fault why it cannot be used; null where it can */
+export function runDirectoryFinding(path: string, fault: string | null, serverPid: number | null): Finding {
+  if (serverPid !== null)
+    return ok("run directory", `${path} is that of the running server, process ${serverPid}`);
+  if (fault === null) return ok("run directory", `${path} can be used`);
+  return problem("run directory", `${path} ${fault}`, "tercet serve --run-dir with another");
+}
