@@ -54,6 +54,8 @@ const MAX_LINE_BYTES = 4096;
 const MAX_CONNECTIONS = 32;
 /** Milliseconds that a client may take to send a request, or to take an answer. */
 const CLIENT_TIMEOUT = 10_000;
+/** Milliseconds that a client which is refused may go on sending: it is read, and dropped. */
+const REFUSED_FOR = 1000;
 const NEWLINE = 0x0a;
 
 export class ControlServer {
@@ -120,7 +122,10 @@ class ControlConnection {
     if (this.#isRefused) return;
     this.#isRefused = true;
     this.#write({ ok: false, error });
-    this.#socket.destroySoon();
+    this.#socket.end();
+    // It is let finish what it sends: closed at once, it would find its connection reset, and no answer.
+    const late = setTimeout(() => this.#socket.destroy(), REFUSED_FOR);
+    this.#socket.once("close", () => clearTimeout(late));
   }
 
   /** No more requests; what was answered is sent. */
@@ -136,14 +141,17 @@ class ControlConnection {
   }
 
   #next(): void {
-    if (this.#isBusy || this.#isRefused) return;
+    if (this.#isBusy || this.#isRefused || this.#socket.destroyed) return;
     const end = this.#received.indexOf(NEWLINE);
     if (end > MAX_LINE_BYTES || (end === -1 && this.#received.length > MAX_LINE_BYTES)) {
       this.refuse(`a control message has at most ${MAX_LINE_BYTES} bytes`);
       return;
     }
     if (end === -1) {
-      if (!this.#hasEnded) return;
+      if (!this.#hasEnded) {
+        this.#socket.resume();
+        return;
+      }
       if (this.#received.length > 0) this.refuse("a control message ends with a newline");
       else this.#socket.end();
       return;
@@ -174,7 +182,6 @@ class ControlConnection {
       return;
     }
     this.#isBusy = false;
-    this.#socket.resume();
     this.#next();
   }
 

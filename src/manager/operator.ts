@@ -21,7 +21,7 @@ export interface OperatedServer {
 }
 
 /** Milliseconds after the last word of any reactor in which the server is still taken for well, at the least. */
-const WELL_FOR = 5000;
+const WELL_FOR = 3000;
 
 export class Operator {
   readonly #server: OperatedServer;

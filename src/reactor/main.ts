@@ -80,7 +80,9 @@ function start(config: ReactorConfig): void {
     }
     // Whose socket it is, others of the same user may open.
     await new Promise<void>((resolve, reject) => {
-      workers.once("error", reject);
+      workers.once("error", ({ message }) =>
+        reject(new Error(`the unix socket ${config.socketPath} cannot be opened: ${message}`)),
+      );
       workers.listen(config.socketPath, resolve);
     });
     const { port } = listeners[0] as Listener;

@@ -16,6 +16,8 @@ const READY = /^tercet: ready on (https?):\/\/\S+:(\d+) \((.*)\)$/m;
 const START_WITHIN = 20_000;
 const STOP_WITHIN = 15_000;
 const MARKER = "TERCET_TEST_RUN";
+/** What systemd may have set for whoever runs the tests. */
+const OF_SYSTEMD = ["RUNTIME_DIRECTORY", "LOGS_DIRECTORY", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
 /** The environment variable by which fixtures get their options, as JSON. */
 export const OPTIONS_VARIABLE = "TERCET_TEST_OPTIONS";
 
@@ -45,6 +47,19 @@ export class Scratch implements Disposable {
     return join(this.path, name);
   }
 
+  /** Of a program that keeps all it has in this folder. */
+  environment(): Record<string, string | undefined> {
+    const { NODE_ENV: _, ...inherited } = process.env;
+    for (const name of OF_SYSTEMD) delete inherited[name];
+    return {
+      ...inherited,
+      TMPDIR: this.run,
+      XDG_RUNTIME_DIR: this.run,
+      XDG_CACHE_HOME: this.file("cache"),
+      XDG_STATE_HOME: this.file("state"),
+    };
+  }
+
   [Symbol.dispose](): void {
     rmSync(this.path, { recursive: true, force: true });
   }
@@ -63,20 +78,12 @@ export class Program implements AsyncDisposable {
   #hasEnded = false;
 
   constructor(scratch: Scratch, command: readonly string[], env: Readonly<Record<string, string>> = {}) {
-    const { NODE_ENV: _, ...inherited } = process.env;
     const run = crypto.randomUUID();
     this.scratch = scratch;
     this.#marker = `${MARKER}=${run}`;
     this.#child = Bun.spawn([...command], {
       cwd: ROOT,
-      env: {
-        ...inherited,
-        TMPDIR: scratch.run,
-        XDG_RUNTIME_DIR: scratch.run,
-        XDG_CACHE_HOME: scratch.file("cache"),
-        [MARKER]: run,
-        ...env,
-      },
+      env: { ...scratch.environment(), [MARKER]: run, ...env },
       stdin: "ignore",
       stdout: "pipe",
       stderr: "pipe",

@@ -1,0 +1,368 @@
+/** status, reload and stop, by the control socket: of servers that there are, and that there are not. */
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { statSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { bindTcp } from "../../src/listeners/ports.ts";
+import { runDirectoryIn, tercet } from "../support/cli.ts";
+import { HTTP2 } from "../support/clients.ts";
+import { ControlConnection } from "../support/control-connection.ts";
+import { until } from "../support/poll.ts";
+import { growthDuring, isAlive, keyOf } from "../support/processes.ts";
+import {
+  fixture,
+  ROOT,
+  runCli,
+  Scratch,
+  startCli,
+  startFixture,
+  type TestServer,
+} from "../support/server.ts";
+import { untilInFlight } from "../support/stats.ts";
+
+// Milliseconds: longer than any deadline in a test and the stop of its server, so that every failure is cleaned up.
+setDefaultTimeout(60_000);
+
+/** A server whose code is what `load` says; in a script, without `tercet serve`. */
+async function startVersions(): Promise<{ server: TestServer; load: (version: string) => void }> {
+  const scratch = await Scratch.make();
+  const file = scratch.file("version");
+  writeFileSync(file, "1");
+  const server = await startFixture("versions.ts", {
+    scratch,
+    options: { workers: 2 },
+    env: { TERCET_TEST_VERSION: file },
+  });
+  return { server, load: (version) => writeFileSync(file, version) };
+}
+
+async function textOf(server: TestServer, path: string): Promise<string> {
+  await using client = await HTTP2.open(server);
+  return await (await client.request({ path })).body.text();
+}
+
+/** One line, without the name of the program. */
+function lineOf(text: string): string {
+  const [, line] = /^tercet: (.*)\n$/.exec(text) ?? [];
+  if (line === undefined) throw new Error(`not one line of the command line's: ${text}`);
+  return line;
+}
+
+describe("a running server", () => {
+  let server: TestServer;
+  let load: (version: string) => void;
+  let directory: string;
+  const command = (...args: string[]) => tercet(server.scratch, [...args, "--run-dir", directory]);
+  const status = async () => {
+    const { code, stdout } = await command("status", "--json");
+    expect(code).toBe(0);
+    return JSON.parse(stdout);
+  };
+
+  beforeAll(async () => {
+    ({ server, load } = await startVersions());
+    directory = runDirectoryIn(server.scratch);
+  });
+  afterAll(() => server[Symbol.asyncDispose]());
+
+  test("has a run directory that is its user's alone, and a process id in it", () => {
+    expect(statSync(directory).mode & 0o777).toBe(0o700);
+    expect(statSync(join(directory, "control.sock")).mode & 0o777).toBe(0o600);
+  });
+
+  test("status --json tells of every process, and counts by protocol", async () => {
+    const before = await status();
+    await textOf(server, "/hello");
+    const after = await status();
+    expect(after).toMatchObject({
+      version: "0.1.0",
+      state: "serving",
+      host: "127.0.0.1",
+      port: server.port,
+      protocols: ["HTTP/1.1", "HTTP/2", "HTTP/3"],
+      runDirectory: directory,
+      manager: { pid: server.pid },
+      inFlight: 0,
+      workers: [
+        { id: 1, state: "ready", restarts: 0 },
+        { id: 2, state: "ready", restarts: 0 },
+      ],
+    });
+    expect(after.totals["HTTP/2"].completed).toBe(before.totals["HTTP/2"].completed + 1);
+    expect(after.reactors[0].protocols).toEqual(after.totals);
+    expect(after.reactors[0]).not.toHaveProperty("exchanges");
+    const pids = [...after.reactors, ...after.workers].map(({ pid }: { pid: number }) => pid);
+    expect(pids.every((pid) => pid !== server.pid && keyOf(pid) !== null)).toBe(true);
+    for (const each of [after.manager, ...after.reactors, ...after.workers]) {
+      expect(each.uptime).toBeGreaterThan(0);
+      expect(each.rss).toBeGreaterThan(10_000_000);
+      expect(each.cpu).toBeGreaterThanOrEqual(0);
+    }
+  });
+
+  test("status is a table of 80 columns", async () => {
+    const { code, stdout } = await command("status");
+    const { workers } = await status();
+    expect(code).toBe(0);
+    const lines = stdout.split("\n");
+    expect(Math.max(...lines.map((line) => line.length))).toBeLessThanOrEqual(80);
+    expect(lines[0]).toBe(`tercet 0.1.0, serving on port ${server.port} (HTTP/1.1, HTTP/2, HTTP/3)`);
+    for (const [name, pid] of [
+      ["manager", server.pid],
+      ["worker 1", workers[0].pid],
+      ["worker 2", workers[1].pid],
+    ]) {
+      expect(stdout).toMatch(
+        new RegExp(`^${name} +${pid} +(ready|serving) +\\d+s .*\\d+M +\\d+% +[-0]$`, "m"),
+      );
+    }
+    expect(stdout).toMatch(/^HTTP\/2 +0 +\d+ +0 +0 +0$/m);
+  });
+
+  test("status --watch draws over what it drew, and gives the terminal back on Ctrl-C", async () => {
+    let screen = "";
+    const child = Bun.spawn(
+      [process.execPath, join(ROOT, "src/cli/main.ts"), "status", "--watch", "--run-dir", directory],
+      {
+        env: { ...server.scratch.environment(), TERM: "xterm" },
+        terminal: {
+          cols: 80,
+          rows: 8,
+          data: (_terminal, bytes) => {
+            screen += Buffer.from(bytes).toString();
+          },
+        },
+      },
+    );
+    try {
+      const drawings = () => screen.split("\x1b[H").slice(1);
+      await until("two drawings", 10_000, () => drawings().length >= 2);
+      // A screen of its own, without a cursor; never an empty one, and no line more than it has.
+      expect(screen).toStartWith("\x1b[?1049h\x1b[?25l\x1b[H");
+      expect(screen).not.toContain("\x1b[2J");
+      expect(drawings()[1]?.split("\r\n").length).toBeLessThanOrEqual(8);
+      expect(drawings()[1]).toContain("worker 1");
+      child.terminal?.write("\x03");
+      await child.exited;
+      expect(child.exitCode).toBe(0);
+      await until("the terminal back", 1_000, () => screen.endsWith("\x1b[?25h\x1b[?1049l"));
+    } finally {
+      child.kill("SIGKILL");
+      child.terminal?.close();
+    }
+  });
+
+  test("reload says in one line that the new code serves", async () => {
+    load("2");
+    const { code, stdout } = await command("reload");
+    expect([code, lineOf(stdout)]).toEqual([0, expect.stringMatching(/^reloaded in \d+\.\d s$/)]);
+    expect(await textOf(server, "/version")).toBe("2");
+    expect(server.stderr).toMatch(/ tercet manager: reloaded$/m);
+  });
+
+  test("a reload of code that does not load says why, and exits with 1", async () => {
+    load("broken");
+    const { code, stdout, stderr } = await command("reload");
+    load("2");
+    expect([code, stdout]).toEqual([1, ""]);
+    expect(lineOf(stderr)).toMatch(/before it was ready|this version does not load/);
+    expect(await textOf(server, "/version")).toBe("2");
+    expect(server.stderr).toMatch(/reload failed, the old code still serves: /);
+  });
+
+  test("a signal to its processes reloads it, too", async () => {
+    load("3");
+    server.kill("SIGHUP");
+    await until("the new version", 10_000, async () => (await textOf(server, "/version")) === "3");
+  });
+
+  describe("what is no control message", () => {
+    const NO_MESSAGES: [name: string, bytes: string | Uint8Array, error: RegExp][] = [
+      ["no JSON", "status\n", /a line such as/],
+      ["null", "null\n", /a line such as/],
+      ["a list", "[1]\n", /a line such as/],
+      ["another command", '{"command":"restart"}\n', /there are status, reload, stop/],
+      ["a command that every object has", '{"command":"constructor"}\n', /there are status, reload, stop/],
+      ["an empty line", "\n", /a line such as/],
+      ["random bytes", crypto.getRandomValues(new Uint8Array(65_536)), /a control message/],
+    ];
+
+    for (const [name, bytes, error] of NO_MESSAGES) {
+      test(`${name}: an error, and the end of the connection`, async () => {
+        using connection = await ControlConnection.open(directory);
+        connection.send(bytes);
+        expect(await connection.answer()).toEqual({ ok: false, error: expect.stringMatching(error) });
+        await connection.untilClosed();
+      });
+    }
+
+    test("without an end: an error when it is over", async () => {
+      using connection = await ControlConnection.open(directory);
+      connection.send('{"command":"status"}');
+      connection.end();
+      expect(await connection.answer()).toEqual({ ok: false, error: expect.stringContaining("newline") });
+      await connection.untilClosed();
+    });
+
+    test("a line of 100 MB: an error, and no memory for it", async () => {
+      using connection = await ControlConnection.open(directory);
+      const grown = await growthDuring(server.pid, async () => {
+        const piece = Buffer.alloc(1_000_000, "a");
+        for (let sent = 0; sent < 100 && !connection.isClosed; sent++) {
+          connection.send(piece);
+          await until("room, or the end", 5_000, () => connection.isClosed || connection.unsent < 2_000_000);
+        }
+        await connection.untilClosed();
+      });
+      expect(connection.received).toContain("at most 4096 bytes");
+      expect(grown).toBeLessThan(20_000_000);
+    });
+
+    test("leaves the server as it was", async () => {
+      expect((await status()).state).toBe("serving");
+      expect(await textOf(server, "/version")).toBe("3");
+    });
+  });
+
+  test("a client that ends its side first is answered", async () => {
+    using connection = await ControlConnection.open(directory);
+    connection.send('{"command":"status"}\n{"command":"status"}\n');
+    connection.end();
+    expect((await connection.answer()).ok).toBe(true);
+    expect((await connection.answer()).ok).toBe(true);
+    await connection.untilClosed();
+  });
+
+  test("a client that asks and never reads, and those that vanish, cost nothing", async () => {
+    using silent = await ControlConnection.open(directory);
+    silent.pause();
+    const grown = await growthDuring(server.pid, async () => {
+      for (let i = 0; i < 20; i++) silent.send('{"command":"status"}\n'.repeat(50_000));
+      for (let i = 0; i < 200; i++) {
+        using vanishing = await ControlConnection.open(directory);
+        vanishing.send(i % 2 === 0 ? '{"command":"status"}\n' : '{"comm');
+      }
+      expect((await status()).state).toBe("serving");
+    });
+    expect(silent.unsent).toBeGreaterThan(10_000_000);
+    expect(grown).toBeLessThan(30_000_000);
+  });
+
+  test("more than 32 clients at a time are told so, and the rest are served", async () => {
+    const connections: ControlConnection[] = [];
+    try {
+      for (let i = 0; i < 33; i++) connections.push(await ControlConnection.open(directory));
+      expect(await connections.at(-1)?.answer()).toEqual({
+        ok: false,
+        error: expect.stringContaining("too many"),
+      });
+      connections[0]?.send('{"command":"status"}\n');
+      expect((await connections[0]?.answer())?.ok).toBe(true);
+    } finally {
+      for (const connection of connections) connection[Symbol.dispose]();
+    }
+    await until("room for another", 5_000, async () => (await command("status")).code === 0);
+  });
+
+  test("another server with its run directory is refused, and it goes on", async () => {
+    const flags = { "run-dir": directory };
+    await using second = await runCli(fixture("app.ts"), { flags });
+    expect(await second.ended()).toBe(1);
+    expect(lineOf(second.stderr)).toContain(`run directory ${directory} is running, process ${server.pid};`);
+    expect(await textOf(server, "/version")).toBe("3");
+    expect((await status()).manager.pid).toBe(server.pid);
+  });
+
+  test("stop finishes what is in flight, and returns when all is over", async () => {
+    await using client = await HTTP2.open(server);
+    const waited = client.request({ path: "/wait?ms=1500" });
+    await untilInFlight(client, 1);
+    using observer = await ControlConnection.open(directory);
+    const stopping = command("stop");
+    await until("its beginning", 5_000, async () => {
+      observer.send('{"command":"status"}\n');
+      return ((await observer.answer()).value as { state: string }).state === "stopping";
+    });
+    expect((await waited).status).toBe(200);
+    const { code, stdout } = await stopping;
+    expect([code, lineOf(stdout)]).toEqual([0, "stopped"]);
+    expect(await server.ended(1_000)).toBe(0);
+    await server.leavesNothing();
+    for (const name of ["status", "reload", "stop"]) {
+      const { code, stdout, stderr } = await command(name);
+      expect([name, code, stdout]).toEqual([name, 1, ""]);
+      expect(lineOf(stderr)).toBe(`no server is running with the run directory ${directory}`);
+    }
+  });
+});
+
+describe("a server on a port", () => {
+  async function freePort(): Promise<number> {
+    const { promise, resolve, reject } = Promise.withResolvers<number>();
+    const listener = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data: () => {} } });
+    const { port } = listener;
+    listener.stop(true);
+    bindTcp("127.0.0.1", port).then(() => resolve(port), reject);
+    return promise;
+  }
+
+  test("is found by it; a second one is refused by name; kill -9 of the launcher leaves none that cannot be stopped", async () => {
+    const port = await freePort();
+    await using server = await startCli(fixture("app.ts"), { flags: { port } });
+    const { scratch } = server;
+    const on = String(port);
+    const shown = JSON.parse((await tercet(scratch, ["status", "--json", "--port", on])).stdout);
+    expect(shown.runDirectory).toBe(runDirectoryIn(scratch));
+    expect(shown.port).toBe(port);
+
+    const again = await tercet(scratch, ["serve", fixture("app.ts"), "--host", "127.0.0.1", "--port", on]);
+    expect([again.code, again.stdout]).toEqual([1, ""]);
+    expect(again.stderr).toContain(`is running, process ${shown.manager.pid};`);
+    const { code, stderr } = await tercet(scratch, ["status", "--port", "1"]);
+    expect(code).toBe(1);
+    expect(lineOf(stderr)).toMatch(/^no server is running on port 1 .*; there is --run-dir /);
+
+    const examined = await tercet(scratch, ["doctor", "--host", "127.0.0.1", "--port", on]);
+    expect(examined.stdout).toContain(`that of the running server, process ${shown.manager.pid}`);
+    expect(examined.code).toBe(0);
+
+    const manager = keyOf(shown.manager.pid);
+    server.kill("SIGKILL");
+    await server.ended();
+    if (shown.manager.pid !== server.pid) {
+      // Node could not become Bun: the server is a process of its own, and lives.
+      expect(manager !== null && isAlive(manager)).toBe(true);
+      const { code, stdout } = await tercet(scratch, ["stop", "--port", on]);
+      expect([code, lineOf(stdout)]).toEqual([0, "stopped"]);
+    }
+    await until("the end of every process", 5_000, () => server.remaining().length === 0);
+  });
+
+  test("that something else has is a problem to the doctor, and so is a certificate that is not there", async () => {
+    using scratch = await Scratch.make();
+    using listener = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data: () => {} } });
+    const flags = ["--host", "127.0.0.1", "--port", String(listener.port)];
+    const files = ["--cert", scratch.file("none.pem"), "--key", scratch.key];
+    const { code, stdout } = await tercet(scratch, ["doctor", ...flags, ...files]);
+    expect(code).toBe(1);
+    expect(stdout).toMatch(
+      new RegExp(`^problem +TCP port +${listener.port} on 127\\.0\\.0\\.1 is in use\\n +→ .*ss -lnpt`, "m"),
+    );
+    expect(stdout).toMatch(/^problem +certificate +the certificate .*none\.pem/m);
+    expect(stdout).toMatch(/\n2 problems, \d+ warnings?\n$/);
+  });
+});
+
+describe("the launcher", () => {
+  test("hands on SIGHUP, and ends as the server does", async () => {
+    await using server = await startCli(fixture("app.ts"));
+    server.kill("SIGHUP");
+    await until("a reload", 10_000, () => server.stderr.includes("reloaded"));
+    const status = JSON.parse(
+      (await tercet(server.scratch, ["status", "--json", "--run-dir", runDirectoryIn(server.scratch)]))
+        .stdout,
+    );
+    process.kill(status.manager.pid, "SIGKILL");
+    expect(await server.ended()).toBe("SIGKILL");
+    await until("the end of every process", 5_000, () => server.remaining().length === 0);
+  });
+});
