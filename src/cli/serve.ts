@@ -14,6 +14,7 @@ import { installKnownResponse } from "../handler/web-response.ts";
 import { StartError } from "../manager/start-error.ts";
 import { OptionError, type ResolvedOptions, resolveOptions, type ServerOptions } from "../options.ts";
 import { Server } from "../server.ts";
+import { workerId } from "../worker/role.ts";
 import { defaultLogFile, startDaemon, takeDaemon } from "./daemon.ts";
 import { DEFAULT_HOST, DEFAULT_PORT, numberOf } from "./flags.ts";
 
@@ -113,7 +114,8 @@ async function serve(path: string, flags: Flags): Promise<void> {
   const file = resolve(path);
   if (!existsSync(file)) throw new StartError(`there is no file ${path}`);
   const daemon = takeDaemon();
-  checkTogether(flags);
+  // A daemon and a worker have their flags from a process that has checked them.
+  if (daemon === null && workerId === null) checkTogether(flags);
   if (flags.daemon) {
     await startDaemon(flags.logFile ?? defaultLogFile(flags.port));
     return;

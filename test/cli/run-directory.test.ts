@@ -1,0 +1,145 @@
+/** Who may have a run directory, and what becomes of one that was left behind. */
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+import { tercet } from "../support/cli.ts";
+import { until } from "../support/poll.ts";
+import { fixture, runCli, Scratch, startCli } from "../support/server.ts";
+
+// Milliseconds: longer than any deadline in a test and the stop of its server, so that every failure is cleaned up.
+setDefaultTimeout(60_000);
+
+const IS_ROOT = process.getuid?.() === 0;
+const NOBODY = 65_534;
+
+/** A folder in the scratch one with something in it, as if somebody else had been first. */
+function made(scratch: Scratch, mode = 0o700): string {
+  const path = scratch.file("taken");
+  mkdirSync(path);
+  chmodSync(path, mode);
+  return path;
+}
+
+describe("a run directory is refused", () => {
+  const REFUSED: [why: string, prepare: (scratch: Scratch) => string, reason: RegExp][] = [
+    [
+      "that everybody may enter",
+      (scratch) => made(scratch, 0o755),
+      /has the mode 0755, .*chmod 700 .*RuntimeDirectoryMode/,
+    ],
+    ["that everybody may write", (scratch) => made(scratch, 0o1777), /has the mode 0777/],
+    [
+      "that is a symbolic link",
+      (scratch) => {
+        symlinkSync(made(scratch), scratch.file("link"));
+        return scratch.file("link");
+      },
+      /is a symbolic link/,
+    ],
+    [
+      "that is no folder",
+      (scratch) => {
+        writeFileSync(scratch.file("file"), "");
+        return scratch.file("file");
+      },
+      /is no folder/,
+    ],
+    ["without a parent", (scratch) => scratch.file("none/there"), /its parent is not there/],
+    [
+      "that is another user's",
+      (scratch) => {
+        // Who is not root finds one that is root's.
+        if (!IS_ROOT) return "/";
+        const path = made(scratch);
+        chownSync(path, NOBODY, NOBODY);
+        return path;
+      },
+      IS_ROOT ? /belongs to user 65534, and this is user 0/ : /belongs to user 0, and this is user/,
+    ],
+    [
+      "whose socket would have too long a path",
+      (scratch) => scratch.file("a".repeat(100)),
+      /control socket .* cannot be opened|longer path than 107 bytes/,
+    ],
+  ];
+
+  for (const [why, prepare, reason] of REFUSED) {
+    test(why, async () => {
+      const scratch = await Scratch.make();
+      const directory = prepare(scratch);
+      const before = existsSync(directory);
+      await using program = await runCli(fixture("app.ts"), { scratch, flags: { "run-dir": directory } });
+      expect(await program.ended()).toBe(1);
+      const lines = program.stderr.trim().split("\n");
+      expect(lines).toEqual([expect.stringMatching(reason)]);
+      expect(lines[0]).toContain(directory);
+      expect(existsSync(directory)).toBe(before);
+      await program.leavesNothing();
+    });
+  }
+});
+
+describe("a run directory that was left behind", () => {
+  test("by a server that was killed is taken over, and removed at the end", async () => {
+    using place = await Scratch.make();
+    const directory = join(place.run, "tercet");
+    const flags = { "run-dir": directory };
+    await using first = await startCli(fixture("app.ts"), { flags });
+    const pid = Number(readFileSync(join(directory, "tercet.pid"), "latin1"));
+    process.kill(pid, "SIGKILL");
+    await first.ended();
+    await until("every process to end", 5_000, () => first.remaining().length === 0);
+    expect(readdirSync(directory)).toContain("control.sock");
+    const status = await tercet(place, ["status", "--run-dir", directory]);
+    expect([status.code, status.stderr]).toEqual([
+      1,
+      `tercet: no server is running with the run directory ${directory}\n`,
+    ]);
+    await using second = await startCli(fixture("app.ts"), { flags });
+    const told = await tercet(place, ["status", "--json", "--run-dir", directory]);
+    expect(JSON.parse(told.stdout).port).toBe(second.port);
+    await second.stop();
+    expect(existsSync(directory)).toBe(false);
+  });
+
+  test("with the id of a process that lives by now, and files of ours in it: what is somebody else's stays", async () => {
+    const scratch = await Scratch.make();
+    const directory = join(scratch.run, "tercet");
+    mkdirSync(join(directory, "tercet-a1B2c3"), { recursive: true, mode: 0o700 });
+    chmodSync(directory, 0o700);
+    writeFileSync(join(directory, "tercet-a1B2c3", "reactor-1.sock"), "");
+    writeFileSync(join(directory, "tercet.pid"), `${process.pid}\n`);
+    writeFileSync(join(directory, "control.sock"), "");
+    writeFileSync(join(directory, "of-another"), "");
+    await using server = await startCli(fixture("app.ts"), { scratch, flags: { "run-dir": directory } });
+    expect(readdirSync(directory)).not.toContain("tercet-a1B2c3");
+    expect((await tercet(scratch, ["stop", "--run-dir", directory])).code).toBe(0);
+    expect(await server.ended()).toBe(0);
+    expect(readdirSync(directory)).toEqual(["of-another"]);
+  });
+});
+
+test("of two servers that start at one moment one has it, and one is told whose it is", async () => {
+  using place = await Scratch.make();
+  const settings = { flags: { "run-dir": join(place.run, "tercet") } };
+  await using one = await runCli(fixture("app.ts"), settings);
+  await using other = await runCli(fixture("app.ts"), settings);
+  const loser = await until("one to end", 20_000, () => [one, other].find(({ hasExited }) => hasExited));
+  const winner = loser === one ? other : one;
+  expect(await loser.ended()).toBe(1);
+  await until("the other to be ready", 20_000, () => winner.stdout.includes("ready"));
+  const { manager } = JSON.parse(
+    (await tercet(place, ["status", "--json", "--run-dir", settings.flags["run-dir"]])).stdout,
+  );
+  expect(loser.stderr).toContain(`is running, process ${manager.pid};`);
+  await winner.stop();
+});
