@@ -1,0 +1,100 @@
+/** `tercet serve --watch`: what an editor does to files reaches the server, and what does not load does no harm. */
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { mkdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { HTTP2 } from "../support/clients.ts";
+import { until } from "../support/poll.ts";
+import { Scratch, startCli, type TestServer } from "../support/server.ts";
+
+// Milliseconds: longer than any deadline in a test and the stop of its server, so that every failure is cleaned up.
+setDefaultTimeout(60_000);
+
+const app = (text: string) => `export default { fetch: () => new Response(${text}) };\n`;
+
+describe("a server that watches", () => {
+  let server: TestServer;
+  let folder: string;
+  const path = (name: string) => join(folder, name);
+  const write = (name: string, text: string) => writeFileSync(path(name), text);
+  const answer = async () => {
+    await using client = await HTTP2.open(server);
+    return await (await client.request({ path: "/" })).body.text();
+  };
+  const untilAnswer = (text: string) => until(text, 10_000, async () => (await answer()) === text);
+  /** Reloads so far, those that failed too. */
+  const reloads = () => server.stderr.match(/manager: reload/g)?.length ?? 0;
+
+  beforeAll(async () => {
+    const scratch = await Scratch.make();
+    folder = scratch.file("app");
+    mkdirSync(join(folder, "node_modules/library"), { recursive: true });
+    mkdirSync(join(folder, ".git"));
+    write("app.ts", app('"one"'));
+    server = await startCli(path("app.ts"), { scratch, flags: { watch: true } });
+    await until("it to watch", 10_000, () => server.stdout.includes(`tercet: watching ${folder}\n`));
+  });
+  afterAll(() => server[Symbol.asyncDispose]());
+
+  test("reloads when the module was written, and says which file it was", async () => {
+    write("app.ts", app('"two"'));
+    await untilAnswer("two");
+    expect(server.stdout).toMatch(/^tercet: app\.ts changed$/m);
+  });
+
+  test("reloads when the module was replaced by a rename, again and again", async () => {
+    for (const text of ["three", "four"]) {
+      write(".app.ts.part", app(`"${text}"`));
+      renameSync(path(".app.ts.part"), path("app.ts"));
+      await untilAnswer(text);
+    }
+  });
+
+  test("reloads on files in new folders, and keeps the old code while the new does not load", async () => {
+    write("app.ts", `import { text } from "./parts/text.ts";\n${app("text")}`);
+    await until("the reason", 10_000, () =>
+      /still serves: .*Cannot find module '\.\/parts\/text\.ts'/.test(server.stderr),
+    );
+    expect(await answer()).toBe("four");
+    mkdirSync(path("parts"));
+    write("parts/text.ts", 'export const text = "five";\n');
+    await untilAnswer("five");
+    write("parts/text.ts", "export const text = ;\n");
+    await until("the reason", 10_000, () =>
+      /still serves: .*Unexpected ; \(.*parts\/text\.ts:1:21\)/.test(server.stderr),
+    );
+    expect(await answer()).toBe("five");
+    write("parts/text.ts", 'export const text = "six";\n');
+    await untilAnswer("six");
+  });
+
+  test("reloads once for many files, and when some are removed", async () => {
+    const before = reloads();
+    for (let i = 0; i < 20; i++) write(`parts/part-${i}.ts`, "");
+    await until("a reload", 10_000, () => reloads() > before);
+    expect(server.stdout).toMatch(/^tercet: parts\/part-\d+\.ts, \S+, \S+ and \d+ more changed$/m);
+    rmSync(path("parts"), { recursive: true });
+    await until("the reason", 10_000, () => reloads() > before + 1);
+    expect(await answer()).toBe("six");
+    write("app.ts", app('"seven"'));
+    await untilAnswer("seven");
+  });
+
+  test("does not reload for what is installed, hidden, or written by the app", async () => {
+    const before = reloads();
+    for (const name of [
+      "node_modules/library/index.js",
+      ".git/HEAD",
+      ".env",
+      "app.log",
+      "app.db-wal",
+      "app.ts~",
+    ]) {
+      write(name, "");
+    }
+    // What comes after them was seen after them.
+    write("app.ts", app('"eight"'));
+    await untilAnswer("eight");
+    expect(reloads()).toBe(before + 1);
+    expect(server.stdout.trimEnd()).toEndWith("tercet: app.ts changed");
+  });
+});
