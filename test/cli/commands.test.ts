@@ -242,6 +242,13 @@ describe("a running server", () => {
         vanishing.send(i % 2 === 0 ? '{"command":"status"}\n' : '{"comm');
       }
       expect((await status()).state).toBe("serving");
+      let unsent = -1;
+      await until("nothing more to be taken", 10_000, async () => {
+        const before = unsent;
+        unsent = silent.unsent;
+        await Bun.sleep(200);
+        return unsent === before;
+      });
     });
     expect(silent.unsent).toBeGreaterThan(10_000_000);
     expect(grown).toBeLessThan(30_000_000);
@@ -277,12 +284,16 @@ describe("a running server", () => {
     const waited = client.request({ path: "/wait?ms=1500" });
     await untilInFlight(client, 1);
     using observer = await ControlConnection.open(directory);
-    const stopping = command("stop");
+    let isAnswered = false;
+    const stopping = command("stop").finally(() => {
+      isAnswered = true;
+    });
     await until("its beginning", 5_000, async () => {
       observer.send('{"command":"status"}\n');
       return ((await observer.answer()).value as { state: string }).state === "stopping";
     });
     expect((await waited).status).toBe(200);
+    expect(isAnswered).toBe(false);
     const { code, stdout } = await stopping;
     expect([code, lineOf(stdout)]).toEqual([0, "stopped"]);
     expect(await server.ended(1_000)).toBe(0);

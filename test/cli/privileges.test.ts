@@ -22,7 +22,7 @@ import { runDirectoryIn, tercet } from "../support/cli.ts";
 import { HTTP1, HTTP2, QUICHE } from "../support/clients.ts";
 import { file, MULTIPART, multipart } from "../support/multipart.ts";
 import { until } from "../support/poll.ts";
-import { commandLine, descendantsOf } from "../support/processes.ts";
+import { commandLine, descendantsOf, type ProcessKey } from "../support/processes.ts";
 import { OPTIONS_VARIABLE, Program, ROOT, Scratch, TestServer } from "../support/server.ts";
 
 // Milliseconds: longer than any deadline in a test and the stop of its server, so that every failure is cleaned up.
@@ -112,6 +112,10 @@ if (IS_ROOT) {
     });
     afterAll(() => server[Symbol.asyncDispose]());
 
+    function reactors(): ProcessKey[] {
+      return descendantsOf(server.pid).filter(({ pid }) => commandLine(pid).includes("reactor/main.ts"));
+    }
+
     /** Of each process but the manager, with each of its threads: user, group, other groups, capabilities. */
     function identities(): string[] {
       const seen = descendantsOf(server.pid).flatMap(({ pid }) => {
@@ -165,6 +169,13 @@ if (IS_ROOT) {
       });
     });
 
+    test("lets no worker look into a reactor, which has the private key", async () => {
+      await using client = await HTTP2.open(server);
+      const [{ pid } = { pid: 0 }] = reactors();
+      const peeked = await client.request({ path: `/peek?pid=${pid}` });
+      expect(await peeked.body.json<unknown>()).toEqual(["EACCES", "EACCES", "EACCES"]);
+    });
+
     test("serves what that user may read, and keeps uploads as its files", async () => {
       await using client = await HTTP2.open(server);
       const ask = async (path: string) => {
@@ -182,11 +193,8 @@ if (IS_ROOT) {
     });
 
     test("has the same of what takes the place of a reactor that died, and of a reload", async () => {
-      const reactors = descendantsOf(server.pid).filter(({ pid }) =>
-        commandLine(pid).includes("reactor/main.ts"),
-      );
-      expect(reactors.length).toBe(2);
-      for (const { pid } of reactors) process.kill(pid, "SIGKILL");
+      expect(reactors().length).toBe(2);
+      for (const { pid } of reactors()) process.kill(pid, "SIGKILL");
       await until("an answer", 10_000, async () => {
         await using client = await HTTP1.open(server);
         return (await client.request({ path: "/" })).status === 200;
