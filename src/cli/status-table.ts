@@ -8,7 +8,7 @@ interface Row extends Omit<ProcessStats, "id" | "restarts"> {
   readonly state: string;
   readonly requests?: number;
   readonly inFlight?: number;
-  readonly queued?: number;
+  readonly queued?: number | undefined;
   readonly restarts?: number;
 }
 
@@ -57,14 +57,23 @@ const TOTAL_COLUMNS: readonly Column<Total>[] = [
 export function statusLines(status: ServerStatus, columns: number): string[] {
   const { version, state, port, protocols, runDirectory, manager, reactors, workers } = status;
   const spoken = new Set<string>(protocols);
+  // In the mode `base` a worker is its own reactor, and one process.
+  const ofWorkers = new Set(workers.map(({ pid }) => pid));
+  const queues = new Map(reactors.map(({ pid, queued }) => [pid, queued]));
   const rows: Row[] = [
     { process: "manager", state, ...manager },
-    ...reactors.map((reactor) => ({
-      process: `reactor ${reactor.id}`,
-      requests: Object.values(reactor.protocols).reduce((sum, counts) => sum + received(counts), 0),
-      ...reactor,
+    ...reactors
+      .filter(({ pid }) => !ofWorkers.has(pid))
+      .map((reactor) => ({
+        process: `reactor ${reactor.id}`,
+        requests: Object.values(reactor.protocols).reduce((sum, counts) => sum + received(counts), 0),
+        ...reactor,
+      })),
+    ...workers.map((worker) => ({
+      process: `worker ${worker.id}`,
+      queued: queues.get(worker.pid),
+      ...worker,
     })),
-    ...workers.map((worker) => ({ process: `worker ${worker.id}`, ...worker })),
   ];
   const totals = Object.entries(status.totals).filter(([protocol]) => spoken.has(protocol));
   return [

@@ -204,6 +204,20 @@ if (IS_ROOT) {
       await until("the same identities", 5_000, () => identities().join() === expected().join());
     });
 
+    test("has workers that listen as that user, in the mode base", async () => {
+      const scratch = await openScratch();
+      const env = environment(scratch, { user: USER, mode: "base" }, 0);
+      await using other = await new TestServer(scratch, command(), env).ready();
+      await using client = await HTTP2.open(other);
+      const told = await (await client.request({ path: "/" })).body.json<{ loadedAs: number }>();
+      expect(told.loadedAs).toBe(idOf(USER));
+      other.kill("SIGKILL");
+      await other.ended();
+      await until("their folder to go", 5_000, () =>
+        readdirSync(scratch.run).every((name) => name.startsWith("tercet-0-")),
+      );
+    });
+
     test("leaves nothing, also where its manager is killed", async () => {
       const scratch = await openScratch();
       await using other = await new TestServer(
@@ -295,7 +309,7 @@ function environment(
   options: Record<string, unknown>,
   port: number,
 ): Record<string, string> {
-  const all = { tls: { cert: scratch.cert, key: scratch.key }, workers: 1, ...options };
+  const all = { mode: "process", tls: { cert: scratch.cert, key: scratch.key }, workers: 1, ...options };
   return {
     [OPTIONS_VARIABLE]: JSON.stringify(all),
     TERCET_TEST_PORT: String(port),

@@ -7,12 +7,15 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  statSync,
   symlinkSync,
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
+import { RunDirectory } from "../../src/manager/run-directory.ts";
+import { StartError } from "../../src/manager/start-error.ts";
 import { tercet } from "../support/cli.ts";
-import { until } from "../support/poll.ts";
+import { failureOf, until } from "../support/poll.ts";
 import { fixture, runCli, Scratch, startCli } from "../support/server.ts";
 
 // Milliseconds: longer than any deadline in a test and the stop of its server, so that every failure is cleaned up.
@@ -65,27 +68,48 @@ describe("a run directory is refused", () => {
       },
       IS_ROOT ? /belongs to user 65534, and this is user 0/ : /belongs to user 0, and this is user/,
     ],
-    [
-      "whose socket would have too long a path",
-      (scratch) => scratch.file("a".repeat(100)),
-      /control socket .* cannot be opened|longer path than 107 bytes/,
-    ],
   ];
 
   for (const [why, prepare, reason] of REFUSED) {
     test(why, async () => {
-      const scratch = await Scratch.make();
-      const directory = prepare(scratch);
-      const before = existsSync(directory);
-      await using program = await runCli(fixture("app.ts"), { scratch, flags: { "run-dir": directory } });
-      expect(await program.ended()).toBe(1);
-      const lines = program.stderr.trim().split("\n");
-      expect(lines).toEqual([expect.stringMatching(reason)]);
-      expect(lines[0]).toContain(directory);
-      expect(existsSync(directory)).toBe(before);
-      await program.leavesNothing();
+      using scratch = await Scratch.make();
+      const path = prepare(scratch);
+      const spec = { path, port: 0, pidFile: null, identity: null };
+      const error = await failureOf(
+        "a refusal",
+        5_000,
+        RunDirectory.take(spec, () => {}),
+      );
+      expect(error).toBeInstanceOf(StartError);
+      expect(error.message).toMatch(reason);
+      expect(error.message).toContain(path);
     });
   }
+
+  test("in one line, and nothing of it is changed; so is one whose socket would have too long a path", async () => {
+    using scratch = await Scratch.make();
+    const taken = made(scratch, 0o755);
+    const long = scratch.file("a".repeat(100));
+    const certificate = ["--cert", scratch.cert, "--key", scratch.key];
+    const command = (path: string) => [
+      "serve",
+      fixture("app.ts"),
+      "--port",
+      "0",
+      ...certificate,
+      "--run-dir",
+      path,
+    ];
+    expect(await tercet(scratch, command(taken))).toEqual({
+      code: 1,
+      stdout: "",
+      stderr: expect.stringMatching(/^tercet: the run directory \S+ has the mode 0755, and .*\n$/),
+    });
+    expect([statSync(taken).mode & 0o777, readdirSync(taken)]).toEqual([0o755, []]);
+    const refused = await tercet(scratch, command(long));
+    expect([refused.code, refused.stderr]).toEqual([1, expect.stringMatching(/tercet: .*a{100}.*\n$/)]);
+    expect(existsSync(long)).toBe(false);
+  });
 });
 
 describe("a run directory that was left behind", () => {

@@ -82,7 +82,7 @@ describe("a service", () => {
   test("gives signs of life twice in its time, as long as some reactor does; the socket may be in no file system", async () => {
     using socket = new NotifySocket(`@tercet-test-${crypto.randomUUID()}`);
     const env = { NOTIFY_SOCKET: socket.address, WATCHDOG_USEC: "400000" };
-    await using server = await startFixture("server.ts", { env });
+    await using server = await startFixture("server.ts", { env, options: { mode: "process" } });
     const beats = () => socket.receive().filter(({ WATCHDOG }) => WATCHDOG === "1").length;
     const began = performance.now();
     const before = beats();
