@@ -116,11 +116,11 @@ async function serve(path: string, flags: Flags): Promise<void> {
   const daemon = takeDaemon();
   // A daemon and a worker have their flags from a process that has checked them.
   if (daemon === null && workerId === null) checkTogether(flags);
+  const server = new Server(flags.host, numberOf(flags.port), optionsOf(flags));
   if (flags.daemon) {
     await startDaemon(flags.logFile ?? defaultLogFile(flags.port));
     return;
   }
-  const server = new Server(flags.host, numberOf(flags.port), optionsOf(flags));
   server.handleWith((options) => loadModule(file, path, options));
   server.on("start", () => {
     const scheme = flags.tls ? "https" : "http";

@@ -5,6 +5,7 @@
 import {
   chownSync,
   constants,
+  existsSync,
   lstatSync,
   mkdirSync,
   mkdtempSync,
@@ -56,7 +57,8 @@ export function usualRunDirectories(port: number): string[] {
 
 /** This user's run directories in the usual places, whether or not there is a server. */
 export function knownRunDirectories(): string[] {
-  return [...new Set([tmpdir(), "/tmp"])].flatMap((folder) =>
+  const folders = [...new Set([tmpdir(), "/tmp"])].filter((folder) => existsSync(folder));
+  return folders.flatMap((folder) =>
     readdirSync(folder)
       .filter((name) => name.startsWith(nameOf("")))
       .map((name) => join(folder, name)),
@@ -92,7 +94,7 @@ export class RunDirectory {
     if (libc === null)
       log("there is no C library to lock the run directory with: a second server goes unnoticed");
     const given = spec.path ?? defaultRunDirectory(spec.port);
-    const path = given ?? mkdtempSync(join(tmpdir(), nameOf("")));
+    const path = given ?? makeUnique(nameOf(""));
     const lock = takeLock(path, libc);
     if (lock === null) {
       const pid = await pidIn(join(path, PID_FILE));
@@ -108,7 +110,7 @@ export class RunDirectory {
       writeFileSync(join(path, PID_FILE), `${process.pid}\n`);
       const { identity } = spec;
       // Another user cannot pass through a folder that is this user's alone.
-      const meeting = mkdtempSync(join(identity === null ? path : tmpdir(), MEETING_PREFIX));
+      const meeting = makeUnique(MEETING_PREFIX, identity === null ? path : tmpdir());
       if (identity !== null) {
         chownSync(meeting, identity.uid, identity.gid);
         const ofMeeting = FileLock.take(meeting, FLAGS, libc);
@@ -146,6 +148,16 @@ export class RunDirectory {
     removeRemains(this.path);
     removeEmpty(this.path);
     for (const lock of this.#locks.splice(0)) lock[Symbol.dispose]();
+  }
+}
+
+function makeUnique(prefix: string, parent = tmpdir()): string {
+  try {
+    return mkdtempSync(join(parent, prefix));
+  } catch (error) {
+    throw new StartError(`no run directory can be made in ${parent}: ${(error as Error).message}`, {
+      cause: error,
+    });
   }
 }
 

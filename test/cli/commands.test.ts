@@ -1,13 +1,13 @@
 /** status, reload and stop, by the control socket: of servers that there are, and that there are not. */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { statSync, writeFileSync } from "node:fs";
+import { readdirSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { bindTcp } from "../../src/listeners/ports.ts";
 import { runDirectoryIn, tercet } from "../support/cli.ts";
 import { HTTP2 } from "../support/clients.ts";
 import { ControlConnection } from "../support/control-connection.ts";
 import { until } from "../support/poll.ts";
-import { growthDuring, isAlive, keyOf } from "../support/processes.ts";
+import { descendantsOf, growthDuring, isAlive, keyOf } from "../support/processes.ts";
 import {
   fixture,
   ROOT,
@@ -361,6 +361,45 @@ describe("a server on a port", () => {
     expect(stdout).toMatch(/^problem +certificate +the certificate .*none\.pem/m);
     expect(stdout).toMatch(/\n2 problems, \d+ warnings?\n$/);
   });
+});
+
+test("a server in a terminal that is closed does not stay: SIGHUP is no reload then", async () => {
+  using scratch = await Scratch.make();
+  const flags = [
+    "--host",
+    "127.0.0.1",
+    "--port",
+    "0",
+    "--workers",
+    "1",
+    "--cert",
+    scratch.cert,
+    "--key",
+    scratch.key,
+  ];
+  let screen = "";
+  const child = Bun.spawn(
+    [process.execPath, join(ROOT, "src/cli/main.ts"), "serve", fixture("app.ts"), ...flags],
+    {
+      env: scratch.environment(),
+      terminal: {
+        data: (_terminal, bytes) => {
+          screen += Buffer.from(bytes).toString();
+        },
+      },
+    },
+  );
+  try {
+    await until("the ready line", 20_000, () => screen.includes("tercet: ready on"));
+    const processes = descendantsOf(child.pid);
+    expect(processes.length).toBe(2);
+    child.terminal?.close();
+    await until("every process to end", 10_000, () => child.exitCode !== null && !processes.some(isAlive));
+    expect(child.exitCode).toBe(0);
+    expect(readdirSync(scratch.run)).toEqual([]);
+  } finally {
+    child.kill("SIGKILL");
+  }
 });
 
 describe("the launcher", () => {

@@ -58,6 +58,19 @@ describe("a user is looked up", () => {
     expect(identityOf(null, null)).toBeNull();
   });
 
+  test("in the files themselves, on a system without getent", () => {
+    const { PATH } = process.env;
+    const found = (user: string, group: string | null) => () => identityOf(user, group);
+    try {
+      process.env.PATH = "/nowhere";
+      if (IS_ROOT) expect(found(USER, GROUP)()).toMatchObject({ name: USER, home: expect.any(String) });
+      else expect(found(USER, GROUP)).toThrow("only root may say it");
+      expect(found("no-such-user", null)).toThrow("there is no such user");
+    } finally {
+      process.env.PATH = PATH;
+    }
+  });
+
   const WRONG: [user: string | null, group: string | null, message: string][] = [
     ["no-such-user", null, 'option "user" is "no-such-user": there is no such user'],
     [USER, "no-such-group", 'option "group" is "no-such-group": there is no such group'],
