@@ -85,7 +85,10 @@ describe("a user is looked up", () => {
   }
 });
 
-const project = projectForAll();
+let project = ROOT;
+beforeAll(() => {
+  project = projectForAll();
+});
 afterAll(() => {
   if (project !== ROOT) rmSync(project, { recursive: true, force: true });
 });

@@ -1,5 +1,5 @@
 /** What the doctor finds: on machines that are described by their files in /proc, and of certificates made for it. */
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -164,7 +164,10 @@ describe("a machine", () => {
 });
 
 describe("a certificate", () => {
-  const folder = mkdtempSync(join(tmpdir(), "tercet-test-doctor-"));
+  let folder = "";
+  beforeAll(() => {
+    folder = mkdtempSync(join(tmpdir(), "tercet-test-doctor-"));
+  });
   afterAll(() => rmSync(folder, { recursive: true, force: true }));
   const DAY = 24 * 60 * 60 * 1000;
   const NOW = Date.parse("2026-06-15T12:00:00Z");
