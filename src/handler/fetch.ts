@@ -1,6 +1,6 @@
 /** The web-standard form of a handler: `fetch(request, env, context): Response | Promise<Response>`. */
 import type { Exchange, Sink } from "../exchange.ts";
-import { drained, toBytes } from "../http/body.ts";
+import { byteLength, drained, toBytes } from "../http/body.ts";
 import { isConnectionSpecific, unsendableFieldLine } from "../http/fields.ts";
 import { forbidsBody } from "../http/semantics.ts";
 import { FetchContext, FetchEnv } from "./fetch-context.ts";
@@ -114,7 +114,7 @@ function send(exchange: Exchange, response: Response): void | Promise<void> {
   // To HEAD a handler may well give no body: that says nothing of the length.
   const isKnown = whole !== null || exchange.method !== "HEAD";
   if (isKnown && !hasLength && status !== 204 && status !== 304) {
-    fields.push("content-length", String(whole?.length ?? 0));
+    fields.push("content-length", String(whole === null ? 0 : byteLength(whole)));
   }
   exchange.sink.respond(head, forbidsBody(exchange.method, status) ? null : whole);
 }

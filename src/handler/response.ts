@@ -1,6 +1,6 @@
 /** A response as a handler makes it: the head, then a body at once or piece by piece. */
 import type { Exchange, ResponseHead } from "../exchange.ts";
-import { toBytes } from "../http/body.ts";
+import { byteLength, toBytes } from "../http/body.ts";
 import { isConnectionSpecific, isForbiddenTrailer, unsendableFieldLine } from "../http/fields.ts";
 import { forbidsBody } from "../http/semantics.ts";
 import { type CookieOptions, setCookieOf } from "../http/set-cookie.ts";
@@ -331,7 +331,7 @@ export class HttpResponse {
     const forbidden = this.#bodyForbidden;
     const declared = this.#find("content-length");
     if (body !== null || !forbidden) {
-      const length = typeof body === "string" ? Buffer.byteLength(body) : (body?.length ?? 0);
+      const length = body === null ? 0 : byteLength(body);
       if (declared !== -1) this.#mustBe(length, this.#declaredLength(declared));
       else if (this.#mayHaveLength) this.#fields.push("content-length", String(length));
     }

@@ -60,9 +60,8 @@ export function blobOf(response: Response): Blob | null {
 }
 
 /** The whole body, where it was a text or bytes and nobody has read it; null where it can only be read. */
-export function wholeBodyOf(response: Response): Uint8Array | null {
+export function wholeBodyOf(response: Response): Uint8Array | string | null {
   const source = KnownResponse.sourceOf(response);
   if (response.bodyUsed) return null;
-  if (typeof source === "string") return Buffer.from(source);
-  return source instanceof Uint8Array ? source : null;
+  return typeof source === "string" || source instanceof Uint8Array ? source : null;
 }

@@ -19,6 +19,10 @@ export function toBytes(chunk: string | Uint8Array | ArrayBuffer): Uint8Array {
   throw new TypeError(`a body is made of strings and bytes, not of ${typeof chunk}`);
 }
 
+export function byteLength(body: Uint8Array | string): number {
+  return typeof body === "string" ? Buffer.byteLength(body) : body.length;
+}
+
 /** Bytes that a body has at most: each character of a text takes three of UTF-8 at most. */
 export function byteBound(body: Uint8Array | string): number {
   return typeof body === "string" ? body.length * 3 : body.length;
