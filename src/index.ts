@@ -1,4 +1,5 @@
 /** Tercet: one request handler over HTTP/1.1, HTTP/2 and HTTP/3, in reactor and worker processes. */
+export { CloneError } from "./clone/parts.ts";
 export type { Protocol, RequestHead } from "./exchange.ts";
 export { FileError } from "./files/open.ts";
 export type { EventStream, EventStreamOptions, ServerSentEvent } from "./handler/event-stream.ts";
@@ -11,7 +12,14 @@ export type { UploadedFile } from "./handler/uploads.ts";
 export { HttpError } from "./http/http-error.ts";
 export type { CookieOptions } from "./http/set-cookie.ts";
 export { CertificateError } from "./manager/certificate.ts";
-export type { ProcessStats, ReactorStats, ServerStats, WorkerStats } from "./manager/messages.ts";
+export type {
+  MessageSender,
+  ProcessStats,
+  ReactorStats,
+  ServerStats,
+  TaskWorkerStats,
+  WorkerStats,
+} from "./manager/messages.ts";
 export { ReloadError } from "./manager/reload-error.ts";
 export { StartError } from "./manager/start-error.ts";
 export {
@@ -22,7 +30,13 @@ export {
   OptionError,
   type ServerOptions,
   type StaticOptions,
+  type TasksOptions,
   type UploadOptions,
 } from "./options.ts";
 export type { ExchangeSnapshot, ProtocolCounts } from "./reactor/registry.ts";
 export { Server, type ServerEvents } from "./server.ts";
+export type { Column, Columns, Row, TableSchema } from "./sharing/schema.ts";
+export type { RowOptions, Table } from "./sharing/table.ts";
+export { TableError } from "./sharing/table-error.ts";
+export { TaskError, TaskLostError, TaskQueueFullError, TaskTimeoutError } from "./tasks/errors.ts";
+export type { Task, TaskHandler, TaskOptions } from "./tasks/task.ts";

@@ -116,6 +116,60 @@ export type ResolvedUpload = Readonly<
   Required<Omit<UploadOptions, "directory">> & { directory: string | null }
 >;
 
+/** The processes that run what handlers hand over with `server.task` and `server.defer`. */
+export interface TasksOptions {
+  /**
+   * Task worker processes, 1 to 256. Each holds the application once more in memory; more of them are for tasks that compute,
+   * since one process computes on one core.
+   * @default 1
+   */
+  workers?: number;
+  /**
+   * Tasks that one task worker runs at a time, 1 to 10000. One at a time, as in Swoole, so that what a task does to its process
+   * it does to no other; more are for tasks that wait for something.
+   * @default 1
+   */
+  concurrency?: number;
+  /**
+   * Tasks that may wait in each task worker, or in the file of a durable queue, 1 to 1000000; one more is refused with
+   * TaskQueueFullError.
+   * @default 10000
+   */
+  maxQueue?: number;
+  /**
+   * Milliseconds that a task may take where its call says nothing else, 1 to 2^31 - 1. A task worker in which a task computes
+   * for longer than it may, and which says nothing for as long, is stuck: it is killed and replaced. 0 for no limit.
+   * @default 0
+   */
+  timeout?: number;
+  /**
+   * How often a task runs at most where its call says nothing else, 1 to 1000: one in a durable queue, or one that is
+   * idempotent and whose task worker died.
+   * @default 5
+   */
+  attempts?: number;
+  /**
+   * Milliseconds from the first failure of a durable task to its next attempt, 1 to 3600000; twice as many after the second,
+   * and so on, to an hour at most.
+   * @default 1000
+   */
+  backoff?: number;
+  /**
+   * Tasks after which a task worker is replaced (Swoole's `task_max_request`), 1 to 2^53 - 1; each one's own number is up to a
+   * tenth lower. 0 for never.
+   * @default 0
+   */
+  maxTasks?: number;
+  /**
+   * The SQLite file in which tasks are kept until they are done; it is made where there is none, in a folder that must be
+   * there. Without it they are kept in the task workers' memory.
+   * @default none
+   */
+  durable?: string;
+}
+
+export type ResolvedTasks = Readonly<Required<Omit<TasksOptions, "durable">> & { durable: string | null }>;
+
 /** A worker, as a function for `dispatch` sees it. */
 export interface DispatchCandidate {
   /** From 1. */
@@ -203,7 +257,7 @@ export interface ServerOptions {
    */
   maxRequests?: number;
   /**
-   * Bytes of resident memory over which a worker is replaced, 1 MiB to 2^53 - 1; looked at each second. 0 for never.
+   * Bytes of resident memory over which a worker or task worker is replaced, 1 MiB to 2^53 - 1; looked at each second. 0 for never.
    * @default 0
    */
   maxMemory?: number;
@@ -278,6 +332,11 @@ export interface ServerOptions {
   /** Limits of the forms that `request.form()` reads, and where their files are. */
   upload?: UploadOptions;
   /**
+   * Task workers, which run the "task" listener on what handlers hand over. Without it there are none.
+   * @default none
+   */
+  tasks?: TasksOptions;
+  /**
    * Addresses, and networks in CIDR notation, of the proxies whose `X-Forwarded-*` and `Forwarded` fields (RFC 7239) are
    * believed: they then tell the client's address, scheme and host.
    * @default none
@@ -322,6 +381,7 @@ export type ResolvedOptions = Required<
     | "pidFile"
     | "user"
     | "group"
+    | "tasks"
   >
 > & {
   readonly runDirectory: string | null;
@@ -330,6 +390,8 @@ export type ResolvedOptions = Required<
   readonly group: string | null;
   readonly workers: { readonly min: number; readonly max: number };
   readonly upload: ResolvedUpload;
+  /** Null: no task workers. */
+  readonly tasks: ResolvedTasks | null;
   readonly compression: false | ResolvedCompression;
   readonly static: readonly ResolvedStatic[];
   readonly http3: "native" | "off";
@@ -471,6 +533,27 @@ const UPLOAD_CHECKS = v.strictObject(
   UPLOAD,
 );
 
+const TASKS =
+  "{ workers, concurrency, maxQueue, timeout, attempts, backoff, maxTasks, durable }, each if wanted";
+const TASKS_CHECKS = v.strictObject(
+  {
+    workers: v.optional(whole(1, 256, "processes"), 1),
+    concurrency: v.optional(whole(1, 10_000, "tasks"), 1),
+    maxQueue: v.optional(whole(1, 1_000_000, "tasks"), 10_000),
+    timeout: v.optional(limit(1, MAX_DELAY, "milliseconds"), 0),
+    attempts: v.optional(whole(1, 1000, "attempts"), 5),
+    backoff: v.optional(whole(1, 3_600_000, "milliseconds"), 1000),
+    maxTasks: v.optional(limit(1, Number.MAX_SAFE_INTEGER, "tasks"), 0),
+    durable: v.optional(
+      v.pipe(
+        text("a path to a file"),
+        v.transform((path) => resolve(path)),
+      ),
+    ),
+  },
+  TASKS,
+);
+
 const PROXIES = 'a list of addresses, and networks in CIDR notation, such as ["127.0.0.1", "10.0.0.0/8"]';
 const PROXY = 'an address, or a network in CIDR notation such as "10.0.0.0/8" or "fd00::/8"';
 
@@ -490,7 +573,7 @@ const absolutePath = (allowed: string) =>
   );
 
 /** Messages of the checks of objects inside of an option. */
-const NESTED = new Set<string>([STATIC, COMPRESSION, LEVELS, UPLOAD, WORKERS]);
+const NESTED = new Set<string>([STATIC, COMPRESSION, LEVELS, UPLOAD, WORKERS, TASKS]);
 
 /** A failed check's message is what is allowed. */
 const CHECKS = v.strictObject({
@@ -545,6 +628,10 @@ const CHECKS = v.strictObject({
   upload: v.pipe(
     v.optional(UPLOAD_CHECKS, {}),
     v.transform((upload) => ({ ...upload, directory: upload.directory ?? null })),
+  ),
+  tasks: v.pipe(
+    v.nullish(TASKS_CHECKS, null),
+    v.transform((tasks) => tasks && { ...tasks, durable: tasks.durable ?? null }),
   ),
   trustProxy: v.optional(v.array(v.pipe(v.string(PROXY), v.check(isProxyEntry, PROXY)), PROXIES), () => []),
   runDirectory: absolutePath("a path to a folder"),

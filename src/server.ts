@@ -1,5 +1,7 @@
 /** `Server`: what a user's script holds. It says which process does what, and knows no sockets. */
 
+import { encode } from "./clone/clone.ts";
+import { checkSize, type Parts } from "./clone/parts.ts";
 import type { Protocol } from "./exchange.ts";
 import type { ExchangeHandler, RequestHandler } from "./handler/run.ts";
 import { requestHandler } from "./handler/run.ts";
@@ -8,28 +10,41 @@ import { loadCertificate, selfSignedCertificate } from "./manager/certificate.ts
 import { checkFolders } from "./manager/folders.ts";
 import { identityOf } from "./manager/identity.ts";
 import { Manager } from "./manager/manager.ts";
-import type { ServerStats } from "./manager/messages.ts";
+import type { MessageSender, ServerStats } from "./manager/messages.ts";
 import { Operator } from "./manager/operator.ts";
 import { RunDirectory } from "./manager/run-directory.ts";
 import {
   checkAddress,
   OptionError,
   type ResolvedOptions,
+  type ResolvedTasks,
   resolveOptions,
   type ServerOptions,
 } from "./options.ts";
+import type { ServerAccess } from "./server-access.ts";
+import { Messages } from "./sharing/messages.ts";
+import type { Columns, TableSchema } from "./sharing/schema.ts";
+import { type Table, Tables } from "./sharing/table.ts";
+import type { TaskClient } from "./tasks/client.ts";
+import { TaskError } from "./tasks/errors.ts";
+import { TaskWorkerProcess } from "./tasks/process.ts";
+import type { Task, TaskHandler, TaskOptions } from "./tasks/task.ts";
 import { WorkerProcess } from "./worker/process.ts";
-import { workerId } from "./worker/role.ts";
+import { taskWorkerId, workerId } from "./worker/role.ts";
 
 export interface ServerEvents {
   /** In the manager, when every reactor listens and every worker is ready. */
   start(server: Server): unknown;
-  /** In a worker, before it takes its first request. What it throws keeps the worker from starting. */
+  /** In a worker or task worker, before it takes its first request or task. What it throws keeps it from starting. */
   workerStart(server: Server, workerId: number): unknown;
-  /** In a worker, when it leaves. */
+  /** In a worker or task worker, when it leaves. */
   workerStop(server: Server, workerId: number): unknown;
   /** In a worker, for each request. There is one listener. */
   request: RequestHandler;
+  /** In a task worker, for each task; needs the option `tasks`. There is one listener. */
+  task: TaskHandler;
+  /** In workers and task workers, for each message that any process has broadcast. What it throws goes to the log. */
+  message(message: unknown, from: MessageSender): unknown;
   /** In the manager, when every other process has left. */
   shutdown(server: Server): unknown;
 }
@@ -37,14 +52,24 @@ export interface ServerEvents {
 /** Makes a worker's handler, for the options that the server was given. */
 export type HandlerLoader = (options: ResolvedOptions) => ExchangeHandler | Promise<ExchangeHandler>;
 
+/** Makes a task worker's handler. */
+export type TaskLoader = () => TaskHandler | Promise<TaskHandler>;
+
 type EventName = keyof ServerEvents;
-type Lifecycle = Exclude<EventName, "request">;
+type Lifecycle = Exclude<EventName, "request" | "task" | "message">;
+
+/** Of a message to all. */
+const MAX_MESSAGE_BYTES = 1024 * 1024;
+/** Of a task worker that cannot start for its code no longer asks for one. */
+const DEFAULT_TASKS = resolveOptions({ tasks: {} }).tasks as ResolvedTasks;
 
 const EVENT_NAMES = [
   "start",
   "workerStart",
   "workerStop",
   "request",
+  "task",
+  "message",
   "shutdown",
 ] as const satisfies EventName[];
 
@@ -63,11 +88,16 @@ export class Server {
     workerStop: [],
     shutdown: [],
   };
+  readonly #messages = new Messages();
+  readonly #tables = new Tables();
   #options: ServerOptions;
   #load: HandlerLoader | null = null;
+  #loadTask: TaskLoader | null = null;
   #manager: Manager | null = null;
   #operator: Operator | null = null;
-  #worker: WorkerProcess | null = null;
+  #worker: WorkerProcess | TaskWorkerProcess | null = null;
+  /** Null until the server was started. */
+  #access: ServerAccess | null = null;
   #port = 0;
   #protocols: readonly Protocol[] = [];
   #runDirectory: string | null = null;
@@ -112,12 +142,22 @@ export class Server {
     return this;
   }
 
-  /** @throws TypeError for an event that does not exist, or a second `request` listener */
+  /** This process is a task worker (Swoole's `taskworker`): `workerStart` and `workerStop` are told in both kinds. */
+  get taskWorker(): boolean {
+    return taskWorkerId !== null;
+  }
+
+  /** @throws TypeError for an event that does not exist, or a second `request` or `task` listener */
   on<Name extends EventName>(event: Name, listener: ServerEvents[Name]): this {
     if (!EVENT_NAMES.includes(event)) {
       throw new TypeError(`there is no event "${event}"; there are ${EVENT_NAMES.join(", ")}`);
     }
     if (typeof listener !== "function") throw new TypeError(`the listener of "${event}" is not a function`);
+    if (event === "task") return this.taskWith(() => listener as TaskHandler);
+    if (event === "message") {
+      this.#messages.add(listener as ServerEvents["message"]);
+      return this;
+    }
     if (event !== "request") {
       (this.#listeners[event as Lifecycle] as unknown[]).push(listener);
       return this;
@@ -136,6 +176,16 @@ export class Server {
   }
 
   /**
+   * Has each task worker make its handler when it starts.
+   * @internal
+   */
+  taskWith(load: TaskLoader): this {
+    if (this.#loadTask !== null) throw new TypeError('there is a "task" listener already');
+    this.#loadTask = load;
+    return this;
+  }
+
+  /**
    * Starts the server. In the manager, which is the process that the user started, it resolves when everything is
    * ready; in a worker it never resolves, so that what follows it runs only once.
    * @throws OptionError, CertificateError, or StartError for a port in use, a handler that does not load… (as a
@@ -147,24 +197,67 @@ export class Server {
     const load = this.#load;
     if (load === null)
       return Promise.reject(new OptionError('there is no handler: call server.on("request", …)'));
+    if (taskWorkerId !== null) return this.#startTaskWorker(taskWorkerId, options);
     return workerId === null ? this.#startManager(options) : this.#startWorker(workerId, options, load);
   }
 
   /** Counts and memory of every process, and the exchanges in flight. In the manager and in workers. */
   stats(): Promise<ServerStats> {
-    const source = this.#manager ?? this.#worker;
-    return source?.stats() ?? Promise.reject(new Error("stats: the server has not started"));
+    return this.#access?.stats() ?? Promise.reject(new Error("stats: the server has not started"));
   }
 
   /**
-   * Loads the code anew: new workers start and become ready, then take every new request, and the old ones finish what they
-   * have (up to `reloadTimeout`) and leave. No connection closes, and no request fails. A certificate that is given by
-   * paths is read again. Resolves when the new ones serve. In the manager and in workers; SIGHUP to the manager does it, too.
+   * Has a task worker run the "task" listener on the data, and resolves with its result. In workers, in task workers, and, when
+   * it has started, in the manager.
+   * @param data is copied: whatever structured clone takes (HTML §2.7), of up to 256 MiB
+   * @throws what the listener throws, with its name, message, stack, cause and code; CloneError, which names the part that
+   * cannot be cloned; TaskTimeoutError; TaskLostError; TaskQueueFullError; TaskError where there is nobody to run it, or a
+   * durable queue cannot keep it (all as rejections)
+   */
+  async task(data: unknown, options?: TaskOptions): Promise<unknown> {
+    return this.#taskClient("task").task(data, options);
+  }
+
+  /**
+   * The same, without the result: resolves when a queue has the task. What becomes of it goes to the log, under its id.
+   * @throws as `task`, where no queue has it (as a rejection)
+   */
+  async defer(data: unknown, options?: TaskOptions): Promise<void> {
+    return this.#taskClient("defer").defer(data, options);
+  }
+
+  /**
+   * Tells every worker and task worker, this one too: their "message" listeners get it. What one process sends arrives in its
+   * order.
+   * @param message is copied: whatever structured clone takes, of up to 1 MiB, since it goes through the manager
+   * @throws CloneError, which names the part that cannot be cloned; Error before the start
+   */
+  broadcast(message: unknown): void {
+    if (this.#access === null) throw new Error("broadcast: the server has not started");
+    const parts = encode(message, "broadcast", "message");
+    checkSize(parts, MAX_MESSAGE_BYTES, "broadcast: message");
+    this.#access.broadcast(parts);
+  }
+
+  /**
+   * A small table that all processes share: best declared before the start, when it is there once they are ready, and a reload
+   * whose code declares it otherwise fails.
+   * @param name letters, digits and underscores
+   * @throws TableError for a wrong schema, or another one than before
+   */
+  table<const C extends Columns>(name: string, schema: TableSchema<C>): Table<C> {
+    return this.#tables.declare(name, schema);
+  }
+
+  /**
+   * Loads the code anew: new workers and task workers start and become ready, then take every new request and task, and the old
+   * ones finish what they have (up to `reloadTimeout`) and leave. No connection closes, and no request fails. A certificate that
+   * is given by paths is read again. Resolves when the new ones serve. In the manager and in workers; SIGHUP to the manager does
+   * it, too.
    * @throws ReloadError (as a rejection) where the new code does not load: the old still serves then
    */
   reload(): Promise<void> {
-    if (this.#worker !== null) return this.#worker.reloadServer();
-    return this.#manager?.reload() ?? Promise.reject(new Error("reload: the server has not started"));
+    return this.#access?.reload() ?? Promise.reject(new Error("reload: the server has not started"));
   }
 
   /**
@@ -172,7 +265,7 @@ export class Server {
    * Resolves when that is done; in a worker, when it was asked for.
    */
   async shutdown(): Promise<void> {
-    if (this.#worker !== null) this.#worker.shutdownServer();
+    if (this.#worker !== null) this.#worker.link.send({ type: "shutdownServer" });
     if (this.#manager === null) return;
     this.#operator?.stopping();
     try {
@@ -191,13 +284,25 @@ export class Server {
     const port = this.#askedPort;
     const directory = await RunDirectory.take({ path: runDirectory, port, pidFile, identity }, this.#log);
     const { meeting, remains } = directory;
-    const config = { host: this.host, port, options, certificate, identity, directory: meeting, remains };
+    const tasks = this.#loadTask && options.tasks;
+    const config = {
+      host: this.host,
+      port,
+      options,
+      certificate,
+      identity,
+      directory: meeting,
+      remains,
+      tasks,
+    };
     const manager = new Manager(config, this.#log);
     const operator = new Operator(this, manager, directory, this.#log);
     this.#manager = manager;
+    this.#access = manager;
     this.#operator = operator;
     this.#runDirectory = directory.path;
     try {
+      await this.#tables.connect((operation) => manager.operate(operation));
       await operator.open();
       const address = await manager.start();
       this.#port = address.port;
@@ -212,21 +317,60 @@ export class Server {
   }
 
   #startWorker(id: number, options: ResolvedOptions, load: HandlerLoader): Promise<never> {
-    this.#worker = new WorkerProcess(id, options, {
-      load: () => load(options),
-      started: async (port) => {
+    const tasks = this.#loadTask && options.tasks;
+    const hooks = this.#hooks("worker", id, () => load(options));
+    return this.#run(new WorkerProcess(id, { ...options, tasks }, hooks));
+  }
+
+  #startTaskWorker(id: number, { tasks }: ResolvedOptions): Promise<never> {
+    const hooks = this.#hooks("task worker", id, async () => {
+      // The code may have lost either since the manager loaded it.
+      if (this.#loadTask === null || tasks === null) throw new TaskError(this.#whyNoTasks);
+      const handler = await this.#loadTask();
+      return (data: unknown, task: Omit<Task, "server">) => handler(data, { ...task, server: this });
+    });
+    return this.#run(new TaskWorkerProcess(id, tasks ?? DEFAULT_TASKS, hooks));
+  }
+
+  #run(worker: WorkerProcess | TaskWorkerProcess): Promise<never> {
+    this.#worker = worker;
+    this.#access = worker.link;
+    worker.run();
+    return new Promise(() => {});
+  }
+
+  #hooks<Handler>(kind: string, id: number, load: () => Handler | Promise<Handler>) {
+    const log = logTo(`${kind} ${id}`);
+    return {
+      load: async () => {
+        const handler = await load();
+        await this.#tables.connect((operation) => (this.#access as ServerAccess).operate(operation));
+        return handler;
+      },
+      started: async (port: number) => {
         this.#port = port;
         for (const listener of this.#listeners.workerStart) await listener(this, id);
       },
-      listening: (port) => {
+      listening: (port: number) => {
         this.#port = port;
       },
       stopping: async () => {
         for (const listener of this.#listeners.workerStop) await listener(this, id);
       },
-    });
-    this.#worker.run();
-    return new Promise(() => {});
+      message: (parts: Parts, from: MessageSender) => this.#messages.receive(parts, from, log),
+    };
+  }
+
+  #taskClient(call: string): TaskClient {
+    if (this.#access === null) throw new TaskError(`${call}: the server has not started`);
+    if (this.#access.tasks === null) throw new TaskError(`${call}: ${this.#whyNoTasks}`);
+    return this.#access.tasks;
+  }
+
+  get #whyNoTasks(): string {
+    return this.#loadTask === null
+      ? 'there is nobody to run it: no listener, server.on("task", …)'
+      : 'there is nobody to run it: the option "tasks" is not set';
   }
 
   async #certificate(options: ResolvedOptions) {

@@ -14,7 +14,8 @@ import { installKnownResponse } from "../handler/web-response.ts";
 import { StartError } from "../manager/start-error.ts";
 import { OptionError, type ResolvedOptions, resolveOptions, type ServerOptions } from "../options.ts";
 import { Server } from "../server.ts";
-import { workerId } from "../worker/role.ts";
+import type { TaskHandler } from "../tasks/task.ts";
+import { taskWorkerId, workerId } from "../worker/role.ts";
 import { defaultLogFile, startDaemon, takeDaemon } from "./daemon.ts";
 import { DEFAULT_HOST, DEFAULT_PORT, numberOf } from "./flags.ts";
 
@@ -55,6 +56,8 @@ type Flags = { [Name in NumberOption]?: string } & {
   tls: boolean;
   compression: boolean;
   static?: string;
+  taskWorkers?: string;
+  durableTasks?: string;
   trustProxy?: string;
   runDir?: string;
   pidFile?: string;
@@ -69,7 +72,7 @@ export function serveCommand(): Command {
   const defaults = resolveOptions({});
   const command = new Command("serve")
     .description(
-      "serve the module's default export, { fetch(request) } or nodeHandler(app), over HTTP/1.1, HTTP/2 and HTTP/3",
+      "serve the module's default export, { fetch(request), task?(data) } or nodeHandler(app), over HTTP/1.1, HTTP/2 and HTTP/3",
     )
     .argument("<module>", "TypeScript or JavaScript file")
     .option("--host <host>", "name or address to listen on", DEFAULT_HOST)
@@ -90,6 +93,11 @@ export function serveCommand(): Command {
     .option("--no-tls", "plain HTTP/1.1, without HTTP/2 and HTTP/3")
     .option("--no-compression", "responses go out as they are")
     .option("--trust-proxy <list>", "addresses and networks of trusted proxies, separated by commas")
+    .option("--task-workers <n>", "processes that run the module's task(data, task) (default: none)")
+    .option(
+      "--durable-tasks <file>",
+      "SQLite file that keeps tasks until they are done; needs --task-workers",
+    )
     .option("--static <root>", "folder of files that are answered before the module is asked")
     .option("--user <user>", "name or id: bind as root, then become this user; the manager stays root")
     .option("--group <group>", "name or id of the group (default: the user's own)")
@@ -115,13 +123,14 @@ async function serve(path: string, flags: Flags): Promise<void> {
   if (!existsSync(file)) throw new StartError(`there is no file ${path}`);
   const daemon = takeDaemon();
   // A daemon and a worker have their flags from a process that has checked them.
-  if (daemon === null && workerId === null) checkTogether(flags);
+  if (daemon === null && workerId === null && taskWorkerId === null) checkTogether(flags);
   const server = new Server(flags.host, numberOf(flags.port), optionsOf(flags));
   if (flags.daemon) {
     await startDaemon(flags.logFile ?? defaultLogFile(flags.port));
     return;
   }
-  server.handleWith((options) => loadModule(file, path, options));
+  server.handleWith((options) => loadHandler(server, file, path, options));
+  if (flags.taskWorkers !== undefined) server.taskWith(() => loadTask(file, path));
   server.on("start", () => {
     const scheme = flags.tls ? "https" : "http";
     const host = flags.host === "::" || flags.host === "0.0.0.0" ? "localhost" : flags.host;
@@ -148,18 +157,33 @@ function checkTogether({ daemon, logFile, watch }: Flags): void {
     throw new OptionError('option "watch" is for development: it does not go with --daemon');
 }
 
-/** @throws StartError where the module does not load, or has no handler */
-async function loadModule(file: string, path: string, options: ResolvedOptions): Promise<ExchangeHandler> {
-  installKnownResponse();
-  let module: { default?: { fetch?: unknown; [REQUEST_HANDLER]?: true } };
+/** What a module exports by default. */
+interface App {
+  fetch?: unknown;
+  task?: unknown;
+  [REQUEST_HANDLER]?: true;
+}
+
+/** @throws StartError where the module does not load */
+async function loadApp(file: string, path: string): Promise<App | undefined> {
   try {
-    module = await import(pathToFileURL(file).href);
+    return (await import(pathToFileURL(file).href)).default;
   } catch (error) {
     const reason =
       error instanceof Error ? `${error.name}: ${error.message}${placeOf(error)}` : String(error);
     throw new StartError(`${path} does not load: ${reason.replaceAll(/\s*\n\s*/g, " ")}`, { cause: error });
   }
-  const app = module.default;
+}
+
+/** @throws StartError where the module does not load, or has no handler */
+async function loadHandler(
+  server: Server,
+  file: string,
+  path: string,
+  options: ResolvedOptions,
+): Promise<ExchangeHandler> {
+  installKnownResponse();
+  const app = await loadApp(file, path);
   if (app?.[REQUEST_HANDLER]) return requestHandler(app as RequestHandler, options);
   if (typeof app?.fetch !== "function") {
     const advice =
@@ -167,7 +191,19 @@ async function loadModule(file: string, path: string, options: ResolvedOptions):
     throw new StartError(`${path} has no handler: it must export default { fetch(request) { … } }${advice}`);
   }
   const served = app as { fetch: FetchHandler };
-  return fetchHandler((request, env, context) => served.fetch(request, env, context));
+  return fetchHandler((request, env, context) => served.fetch(request, env, context), server);
+}
+
+/** @throws StartError where the module does not load, or runs no tasks */
+async function loadTask(file: string, path: string): Promise<TaskHandler> {
+  const app = await loadApp(file, path);
+  if (typeof app?.task !== "function") {
+    throw new StartError(
+      `${path} runs no tasks: with --task-workers it must export default { fetch, task(data) { … } }`,
+    );
+  }
+  const served = app as { task: TaskHandler };
+  return (data, task) => served.task(data, task);
 }
 
 /** Where in the code, as far as the runtime tells: of what does not parse by itself, else by the stack. */
@@ -199,6 +235,7 @@ function optionsOf(flags: Flags): ServerOptions {
   if (flags.group !== undefined) options.group = flags.group;
   if (flags.trustProxy !== undefined) options.trustProxy = flags.trustProxy.split(",");
   if (flags.static !== undefined) options.static = { root: flags.static };
+  options.tasks = tasksOf(flags);
   options.compression = flags.compression;
   const { cert, key, tls } = flags;
   if (!tls) options.tls = false;
@@ -209,6 +246,13 @@ function optionsOf(flags: Flags): ServerOptions {
     );
   }
   return options;
+}
+
+function tasksOf({ taskWorkers, durableTasks: durable }: Flags): unknown {
+  if (taskWorkers === undefined && durable !== undefined) {
+    throw new OptionError('option "task-workers" is missing: --durable-tasks needs somebody to run them');
+  }
+  return taskWorkers === undefined ? undefined : { workers: numberOf(taskWorkers), durable };
 }
 
 /** `4`, or `2-8`. */

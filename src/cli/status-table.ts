@@ -55,7 +55,7 @@ const TOTAL_COLUMNS: readonly Column<Total>[] = [
 
 /** @param columns of the terminal */
 export function statusLines(status: ServerStatus, columns: number): string[] {
-  const { version, state, port, protocols, runDirectory, manager, reactors, workers } = status;
+  const { version, state, port, protocols, runDirectory, manager, reactors, workers, taskWorkers } = status;
   const spoken = new Set<string>(protocols);
   // In the mode `base` a worker is its own reactor, and one process.
   const ofWorkers = new Set(workers.map(({ pid }) => pid));
@@ -74,6 +74,7 @@ export function statusLines(status: ServerStatus, columns: number): string[] {
       queued: queues.get(worker.pid),
       ...worker,
     })),
+    ...taskWorkers.map((worker) => ({ process: `task ${worker.id}`, requests: worker.tasks, ...worker })),
   ];
   const totals = Object.entries(status.totals).filter(([protocol]) => spoken.has(protocol));
   return [

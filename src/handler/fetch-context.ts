@@ -1,14 +1,18 @@
 /** What a `fetch` handler is given beside its request. Both are made for each request, and look things up when asked. */
 import { isIPv6 } from "node:net";
 import type { Exchange, Protocol } from "../exchange.ts";
+import type { Server } from "../server.ts";
 import { background } from "./background.ts";
 
 /** The second argument of `fetch`, which Hono has as `c.env`: facts that a web `Request` does not tell. */
 export class FetchEnv {
   readonly #exchange: Exchange;
+  /** For `task`, `defer`, `broadcast`, `table` and `stats`. */
+  readonly server: Server;
 
-  constructor(exchange: Exchange) {
+  constructor(exchange: Exchange, server: Server) {
     this.#exchange = exchange;
+    this.server = server;
   }
 
   get protocol(): Protocol {

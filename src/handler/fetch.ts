@@ -3,6 +3,7 @@ import type { Exchange, Sink } from "../exchange.ts";
 import { byteLength, drained, toBytes } from "../http/body.ts";
 import { isConnectionSpecific, unsendableFieldLine } from "../http/fields.ts";
 import { forbidsBody } from "../http/semantics.ts";
+import type { Server } from "../server.ts";
 import { FetchContext, FetchEnv } from "./fetch-context.ts";
 import { bodyStreamOf, headerOf, onAbort, signalOf } from "./request.ts";
 import type { ExchangeHandler } from "./run.ts";
@@ -18,7 +19,8 @@ export type FetchHandler = (
 /** Methods that a web `Request` refuses to hold. */
 const FORBIDDEN_METHODS = new Set(["TRACE", "TRACK"]);
 
-export function fetchHandler(fetch: FetchHandler): ExchangeHandler {
+/** @param server that `env.server` is */
+export function fetchHandler(fetch: FetchHandler, server: Server): ExchangeHandler {
   return (exchange) => {
     if (FORBIDDEN_METHODS.has(exchange.method)) {
       exchange.sink.respond({ status: 501, fields: ["content-length", "0"] }, null);
@@ -29,7 +31,7 @@ export function fetchHandler(fetch: FetchHandler): ExchangeHandler {
       exchange.sink.respond({ status: 400, fields: ["content-length", "0"] }, null);
       return;
     }
-    const given = fetch(request, new FetchEnv(exchange), new FetchContext(exchange));
+    const given = fetch(request, new FetchEnv(exchange, server), new FetchContext(exchange));
     const answer = given instanceof Promise ? settledValue(given) : given;
     if (answer instanceof Promise) return answer.then((response) => send(exchange, response));
     return send(exchange, answer);

@@ -3,25 +3,33 @@ import { rmSync } from "node:fs";
 import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { BaseConfig } from "../base/base-server.ts";
+import type { Parts } from "../clone/parts.ts";
 import type { Protocol } from "../exchange.ts";
 import { engineHeaderBytes } from "../listeners/listener.ts";
 import type { ListenConfig } from "../listeners/open.ts";
 import { bindTcp, bindUdp } from "../listeners/ports.ts";
-import type { ResolvedOptions } from "../options.ts";
+import type { ResolvedOptions, ResolvedTasks } from "../options.ts";
 import { dispatchSettingOf } from "../reactor/dispatch-policy.ts";
 import type { ReactorLimits } from "../reactor/reactor.ts";
+import type { ServerAccess } from "../server-access.ts";
+import type { TableOperation } from "../sharing/operation.ts";
+import type { TaskClient } from "../tasks/client.ts";
 import { progressPath } from "../wire/progress.ts";
 import type { Certificate } from "./certificate.ts";
-import { Child } from "./child.ts";
+import { Child, type ChildSpec } from "./child.ts";
 import { Heartbeat, type Vitals } from "./heartbeat.ts";
 import { MAX_SOCKET_PATH_BYTES } from "./libc.ts";
+import { memberStats } from "./member-stats.ts";
 import {
   type FromReactor,
+  type FromTaskWorker,
   type FromWorker,
+  type MessageSender,
   type ReactorConfig,
   type ReactorCounts,
   type ReactorStats,
   type ServerStats,
+  TASK_WORKER_ID_VARIABLE,
   type ToReactor,
   type ToWorker,
   WORKER_ID_VARIABLE,
@@ -32,7 +40,9 @@ import { type ChildTold, type Member, MemberError, Pool, type PoolChild, type Po
 import { environmentOf, IDENTITY_VARIABLE, type Identity } from "./privileges.ts";
 import { ReloadError } from "./reload-error.ts";
 import { Scaler } from "./scaler.ts";
+import { type Participant, Sharing } from "./sharing.ts";
 import { StartError } from "./start-error.ts";
+import { type TaskWorkerChild, TaskWorkers } from "./task-workers.ts";
 
 export interface Address {
   readonly port: number;
@@ -51,6 +61,8 @@ export interface ManagerConfig {
   readonly directory: string;
   /** What they are to remove where this process has gone. */
   readonly remains: string;
+  /** Null where there is nobody to run tasks. */
+  readonly tasks: ResolvedTasks | null;
 }
 
 const REACTOR_SCRIPT = fileURLToPath(new URL("../reactor/main.ts", import.meta.url));
@@ -100,11 +112,13 @@ type ToldStats = WorkerStats & Pick<WorkerCounts, "exchanges">;
 type WorkerChild = Child<ToWorker, FromWorker, WorkerCounts>;
 type ReactorChild = Child<ToReactor, FromReactor, ReactorCounts>;
 
-export class Manager {
+export class Manager implements ServerAccess {
   readonly #config: ManagerConfig;
   readonly #log: (line: string) => void;
   readonly #reactors: Pool<ReactorChild>;
   readonly #workers: Pool<WorkerChild>;
+  readonly #taskWorkers: TaskWorkers | null;
+  readonly #sharing = new Sharing();
   readonly #scaler: Scaler;
   readonly #reactorPulse: Heartbeat<ReactorChild, ReactorCounts>;
   readonly #workerPulse: Heartbeat<WorkerChild, WorkerCounts>;
@@ -135,6 +149,7 @@ export class Manager {
     this.#log = log;
     this.#reactors = new Pool(this.#reactorSpec());
     this.#workers = new Pool(this.#workerSpec());
+    this.#taskWorkers = config.tasks && this.#makeTaskWorkers(config.tasks);
     this.#scaler = new Scaler(workers, workerIdleTimeout);
     this.#reactorPulse = new Heartbeat(
       () => this.#reactors.serving,
@@ -161,13 +176,14 @@ export class Manager {
     const started = async () => {
       if (options.mode === "base") {
         await this.#startListening(1);
-        await this.#startListening(this.#scaler.count - 1);
+        await Promise.all([this.#startListening(this.#scaler.count - 1), this.#taskWorkers?.start()]);
         return;
       }
       await this.#reactors.start(1);
       await Promise.all([
         this.#reactors.start(options.reactors - 1),
         this.#workers.start(this.#scaler.count),
+        this.#taskWorkers?.start(),
       ]);
     };
     try {
@@ -221,7 +237,20 @@ export class Manager {
       inFlight: present.reduce((sum, stats) => sum + stats.inFlight, 0),
       reactors: present,
       workers: told.map(({ exchanges: _, ...stats }) => stats),
+      taskWorkers: (await this.#taskWorkers?.stats()) ?? [],
     };
+  }
+
+  get tasks(): TaskClient | null {
+    return this.#taskWorkers?.client ?? null;
+  }
+
+  broadcast(parts: Parts): void {
+    this.#sharing.broadcast(parts, { role: "manager", id: 0, pid: process.pid });
+  }
+
+  operate(operation: TableOperation): Promise<unknown> {
+    return this.#sharing.operate(operation);
   }
 
   /**
@@ -259,6 +288,7 @@ export class Manager {
   kill(): void {
     this.#reactors.kill();
     this.#workers.kill();
+    this.#taskWorkers?.kill();
   }
 
   /** Starts so many workers of the mode `base`, and resolves when they listen. */
@@ -286,7 +316,10 @@ export class Manager {
       if (this.#isStopping) throw new ReloadError("the server is shutting down");
       if (!this.#isRunning) throw new ReloadError("the server has not started yet");
       this.onReloading();
-      await this.#workers.renew(reloadStrategy === "all-at-once", reloadTimeout);
+      const together = reloadStrategy === "all-at-once";
+      // First, so that what new code hands over new code runs.
+      await this.#taskWorkers?.renew(together, reloadTimeout);
+      await this.#workers.renew(together, reloadTimeout);
       this.onReloaded(null);
     } catch (error) {
       const failure = error instanceof MemberError ? new ReloadError(error.message) : (error as Error);
@@ -302,11 +335,13 @@ export class Manager {
     const deadline = performance.now() + timeout;
     await this.#reactors.stop(timeout);
     await this.#workers.stop(Math.max(0, deadline - performance.now()));
+    await this.#taskWorkers?.stop(Math.max(0, deadline - performance.now()));
   }
 
   #reactorSpec(): PoolSpec<ReactorChild> {
     return {
       name: "reactor",
+      outage: "nobody is answered",
       start: (id, told) => this.#startReactor(id, told),
       leave: (child, timeout) => child.send({ type: "shutdown", timeout }),
       switched: (used) => {
@@ -406,6 +441,7 @@ export class Manager {
   #workerSpec(): PoolSpec<WorkerChild> {
     return {
       name: "worker",
+      outage: "requests get 503",
       start: (id, told) => this.#startWorker(id, told),
       leave: (child, timeout) => child.send({ type: "shutdown", timeout }),
       switched: (used, retired) => {
@@ -415,6 +451,7 @@ export class Manager {
         }
       },
       ended: (child) => {
+        this.#sharing.leave(child);
         // What a worker that was killed could not take away itself.
         rmSync(this.#uploadsPath(child.pid), { recursive: true, force: true });
         // The reactors look at what it did last.
@@ -429,51 +466,94 @@ export class Manager {
   }
 
   #startWorker(id: number, told: ChildTold): WorkerChild {
-    const { options, identity } = this.#config;
-    const [, script = "", ...args] = process.argv;
-    const become = identity && { ...environmentOf(identity), [IDENTITY_VARIABLE]: JSON.stringify(identity) };
-    const child: WorkerChild = new Child(
-      {
-        script,
-        args,
-        execArgv: [
-          ...(become === null ? [] : ["--preload", BECOME_SCRIPT]),
-          ...process.execArgv,
-          ...(options.mode === "base" ? listeningArgs(options) : []),
-        ],
-        env: { ...process.env, ...become, [WORKER_ID_VARIABLE]: String(id) },
-      },
-      { message: (message) => this.#workerSaid(child, message, told), exit: told.exit },
-    );
+    const { options } = this.#config;
+    const listening = options.mode === "base" ? listeningArgs(options) : [];
+    const spec = this.#script({ [WORKER_ID_VARIABLE]: String(id) }, listening);
+    const child: WorkerChild = new Child(spec, {
+      message: (message) => this.#workerSaid(child, id, message, told),
+      exit: told.exit,
+    });
     return child;
   }
 
-  #workerSaid(child: WorkerChild, message: FromWorker, told: ChildTold): void {
+  /** The user's script, as a process that finds in its environment what it is. */
+  #script(role: NodeJS.ProcessEnv, execArgv: readonly string[] = []): ChildSpec {
+    const { identity } = this.#config;
+    const [, script = "", ...args] = process.argv;
+    const become = identity && { ...environmentOf(identity), [IDENTITY_VARIABLE]: JSON.stringify(identity) };
+    return {
+      script,
+      args,
+      execArgv: [...(become === null ? [] : ["--preload", BECOME_SCRIPT]), ...process.execArgv, ...execArgv],
+      env: { ...process.env, ...become, ...role },
+    };
+  }
+
+  #makeTaskWorkers(tasks: ResolvedTasks): TaskWorkers {
+    return new TaskWorkers({
+      options: this.#config.options,
+      tasks,
+      runDirectory: this.#config.directory,
+      fork: (id, told, said) => {
+        const child: TaskWorkerChild = new Child(this.#script({ [TASK_WORKER_ID_VARIABLE]: String(id) }), {
+          message: (message) => said(child, message),
+          exit: told.exit,
+        });
+        return child;
+      },
+      port: () => this.#address?.port ?? 0,
+      jittered,
+      tellWorkers: (message) => {
+        for (const { child } of this.#workers.members) child.send(message);
+      },
+      said: (child, id, message, told) => {
+        this.#processSaid(child, { role: "taskWorker", id, pid: child.pid }, message, told);
+      },
+      ended: (child) => this.#sharing.leave(child),
+      log: this.#log,
+    });
+  }
+
+  #workerSaid(child: WorkerChild, id: number, message: FromWorker, told: ChildTold): void {
+    if (message.type === "hello") {
+      child.send({
+        type: "start",
+        port: this.#address?.port ?? 0,
+        sockets: this.#reactors.slots.flatMap((slot) => (slot.serving ? this.#socketPath(slot.id) : [])),
+        runDirectory: this.#config.directory,
+        uploads: this.#uploadsPath(child.pid),
+        maxRequests: jittered(this.#config.options.maxRequests),
+        base: this.#baseConfig(),
+      });
+      this.#taskWorkers?.introduce(child);
+    } else if (message.type === "spent") {
+      this.#recycle(child, `it has answered ${this.#config.options.maxRequests} requests`);
+      return;
+    } else if (message.type === "listening") {
+      this.#address ??= { port: message.port, protocols: message.protocols };
+      this.#listening.get(child)?.resolve();
+      return;
+    }
+    this.#processSaid(child, { role: "worker", id, pid: child.pid }, message, told);
+  }
+
+  /** What workers and task workers say alike. */
+  #processSaid(
+    child: Participant,
+    from: MessageSender,
+    message: FromWorker | FromTaskWorker,
+    told: ChildTold,
+  ): void {
     switch (message.type) {
       case "hello":
-        child.send({
-          type: "start",
-          port: this.#address?.port ?? 0,
-          sockets: this.#reactors.slots.flatMap(({ id, serving }) => (serving ? this.#socketPath(id) : [])),
-          runDirectory: this.#config.directory,
-          uploads: this.#uploadsPath(child.pid),
-          maxRequests: jittered(this.#config.options.maxRequests),
-          base: this.#baseConfig(),
-        });
+        this.#sharing.join(child);
         return;
       case "ready":
         told.ready();
         return;
-      case "listening":
-        this.#address ??= { port: message.port, protocols: message.protocols };
-        this.#listening.get(child)?.resolve();
-        return;
       case "failed":
         told.failed(message.reason);
         this.#failStart(new StartError(message.reason));
-        return;
-      case "spent":
-        this.#recycle(child, `it has answered ${this.#config.options.maxRequests} requests`);
         return;
       case "ask":
         void this.#answer(child, message.call, message.what);
@@ -481,10 +561,14 @@ export class Manager {
       case "shutdownServer":
         this.onShutdownAsked();
         return;
+      case "broadcast":
+      case "table":
+        this.#sharing.heard(child, from, message);
+        return;
     }
   }
 
-  async #answer(child: WorkerChild, call: number, what: "stats" | "reload"): Promise<void> {
+  async #answer(child: Participant, call: number, what: "stats" | "reload"): Promise<void> {
     try {
       const value = await (what === "stats" ? this.stats() : this.reload());
       child.send({ type: "answer", call, value });
@@ -556,25 +640,11 @@ export class Manager {
     };
   }
 
-  async #workerStats(
-    { slot, child, state, startedAt }: Member<WorkerChild>,
-    detailed: boolean,
-  ): Promise<ToldStats | null> {
-    const pulse = this.#workerPulse.pulseOf(child);
+  async #workerStats(member: Member<WorkerChild>, detailed: boolean): Promise<ToldStats | null> {
+    const { child, state } = member;
     const ask = detailed ? inDetail : briefly;
     const answer = state === "starting" ? null : await child.ask(ask, STATS_TIMEOUT);
-    if (!child.alive) return null;
-    const { cpuTime: _, ...counts } = answer ?? pulse?.vitals ?? NO_COUNTS;
-    const shown = state === "serving" ? "ready" : state === "ready" ? "starting" : state;
-    return {
-      id: slot.id,
-      pid: child.pid,
-      state: answer === null && state !== "starting" ? "silent" : shown,
-      uptime: Date.now() - startedAt,
-      restarts: slot.restarts,
-      cpu: pulse?.cpu ?? 0,
-      ...counts,
-    };
+    return memberStats(member, answer, this.#workerPulse.pulseOf(child), NO_COUNTS);
   }
 
   #socketPath(reactorId: number): string {

@@ -1,16 +1,21 @@
 /** What the manager says to its processes, and they to it, over the IPC channel of `node:child_process`. */
 
 import type { BaseConfig } from "../base/base-server.ts";
+import type { Parts } from "../clone/parts.ts";
 import type { Protocol } from "../exchange.ts";
 import type { ListenConfig } from "../listeners/open.ts";
 import type { ResolvedOptions, ResolvedStatic } from "../options.ts";
 import type { DispatchSetting } from "../reactor/dispatch-policy.ts";
 import type { ReactorLimits } from "../reactor/reactor.ts";
 import type { ExchangeSnapshot, ProtocolCounts } from "../reactor/registry.ts";
+import type { TableOperation, TableResult } from "../sharing/operation.ts";
+import type { TaskWorkerAddress } from "../tasks/remote.ts";
 import type { Identity } from "./privileges.ts";
 
 /** Set in a worker's environment: its id. The worker takes it out again, lest its own children be taken for workers. */
 export const WORKER_ID_VARIABLE = "TERCET_WORKER_ID";
+/** The same of a task worker. */
+export const TASK_WORKER_ID_VARIABLE = "TERCET_TASK_WORKER_ID";
 
 export interface ReactorConfig {
   readonly id: number;
@@ -93,12 +98,40 @@ export interface WorkerStats extends ProcessStats, Omit<WorkerCounts, "cpuTime" 
   readonly state: "starting" | "ready" | "retiring" | "silent";
 }
 
+/** What a task worker says of itself. */
+export interface TaskWorkerCounts {
+  /** Resident memory, bytes. */
+  readonly rss: number;
+  /** Milliseconds of processor time since it was started. */
+  readonly cpuTime: number;
+  /** Tasks that run. */
+  readonly inFlight: number;
+  /** Tasks that wait in it; of a durable queue, in all of the file. */
+  readonly queued: number;
+  /** Tasks begun since this process started. */
+  readonly tasks: number;
+}
+
+export interface TaskWorkerStats extends ProcessStats, Omit<TaskWorkerCounts, "cpuTime"> {
+  /** As a worker's. */
+  readonly state: WorkerStats["state"];
+}
+
 export interface ServerStats {
   /** The manager's. */
   readonly pid: number;
   readonly inFlight: number;
   readonly reactors: readonly ReactorStats[];
   readonly workers: readonly WorkerStats[];
+  readonly taskWorkers: readonly TaskWorkerStats[];
+}
+
+/** Which process has sent a message with `server.broadcast`. */
+export interface MessageSender {
+  readonly role: "manager" | "worker" | "taskWorker";
+  /** From 1; the manager's is 0. */
+  readonly id: number;
+  readonly pid: number;
 }
 
 export type ToReactor =
@@ -120,7 +153,28 @@ export type FromReactor =
   | { readonly type: "waiting"; readonly wait: number }
   | { readonly type: "stats"; readonly call: number; readonly stats: ReactorCounts };
 
+/** To workers and task workers alike. */
+export type ToProcess =
+  /** @param detailed with every exchange in flight */
+  | { readonly type: "stats"; readonly call: number; readonly detailed: boolean }
+  | { readonly type: "answer"; readonly call: number; readonly value: unknown }
+  /** @param reason why what it asked for has failed */
+  | { readonly type: "refusal"; readonly call: number; readonly reason: string }
+  /** Task workers that take tasks from now on, and, by process id, those that do no more, and those that are gone. */
+  | {
+      readonly type: "taskWorkers";
+      readonly used: readonly TaskWorkerAddress[];
+      readonly retired: readonly number[];
+      readonly gone: readonly number[];
+    }
+  /** Somebody has broadcast something. */
+  | { readonly type: "message"; readonly from: MessageSender; readonly parts: Parts }
+  | { readonly type: "tableAnswer"; readonly call: number; readonly results: readonly TableResult[] }
+  /** @param timeout milliseconds for work that goes on after its response, and for tasks */
+  | { readonly type: "shutdown"; readonly timeout: number };
+
 export type ToWorker =
+  | ToProcess
   | {
       readonly type: "start";
       readonly port: number;
@@ -138,24 +192,43 @@ export type ToWorker =
   /** In the mode `base`: open the listeners. */
   | { readonly type: "listen"; readonly config: ListenConfig }
   /** In the mode `base`: take no more connections, finish what there is, and leave. */
-  | { readonly type: "retire" }
-  | { readonly type: "stats"; readonly call: number; readonly detailed: boolean }
-  | { readonly type: "answer"; readonly call: number; readonly value: unknown }
-  /** @param reason why what it asked for has failed */
-  | { readonly type: "refusal"; readonly call: number; readonly reason: string }
-  /** @param timeout milliseconds for work that goes on after its response */
-  | { readonly type: "shutdown"; readonly timeout: number };
+  | { readonly type: "retire" };
 
-export type FromWorker =
+export type ToTaskWorker =
+  | ToProcess
+  | {
+      readonly type: "start";
+      readonly port: number;
+      readonly runDirectory: string;
+      /** The unix socket to listen on. */
+      readonly socket: string;
+      /** Tasks after which it asks to be replaced; 0 for never. */
+      readonly maxTasks: number;
+    }
+  /** Another one has taken its place. */
+  | { readonly type: "retire" };
+
+/** From workers and task workers alike. */
+export type FromProcess =
   /** It listens to messages; before it, none would reach it. */
   | { readonly type: "hello" }
   | { readonly type: "ready" }
-  | { readonly type: "listening"; readonly port: number; readonly protocols: readonly Protocol[] }
   | { readonly type: "failed"; readonly reason: string }
-  | { readonly type: "stats"; readonly call: number; readonly stats: WorkerCounts }
-  /** It has answered `maxRequests`. */
+  /** It has answered `maxRequests`, or run `maxTasks`. */
   | { readonly type: "spent" }
   /** Its code asks something of the manager. */
   | { readonly type: "ask"; readonly call: number; readonly what: "stats" | "reload" }
-  /** The handler asks for the shutdown of the server. */
+  | { readonly type: "broadcast"; readonly parts: Parts }
+  | { readonly type: "table"; readonly call: number; readonly operations: readonly TableOperation[] }
+  /** Its code asks for the shutdown of the server. */
   | { readonly type: "shutdownServer" };
+
+export type FromWorker =
+  | FromProcess
+  /** In the mode `base`. */
+  | { readonly type: "listening"; readonly port: number; readonly protocols: readonly Protocol[] }
+  | { readonly type: "stats"; readonly call: number; readonly stats: WorkerCounts };
+
+export type FromTaskWorker =
+  | FromProcess
+  | { readonly type: "stats"; readonly call: number; readonly stats: TaskWorkerCounts };

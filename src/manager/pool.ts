@@ -40,6 +40,8 @@ export interface Slot<C extends PoolChild> {
 export interface PoolSpec<C extends PoolChild> {
   /** Of one of them, for the log. */
   readonly name: string;
+  /** What happens while none is left, for the log. */
+  readonly outage: string;
   start(slotId: number, told: ChildTold): C;
   /** Asks a process to leave. @param timeout milliseconds that it may still take */
   leave(child: C, timeout: number): void;
@@ -337,7 +339,7 @@ export class Pool<C extends PoolChild> {
     }
     if (noneLeft) {
       if (this.#outage === null) {
-        this.#spec.log(`no ${this.#spec.name} is left: requests get 503 until one has started`);
+        this.#spec.log(`no ${this.#spec.name} is left: ${this.#spec.outage} until one has started`);
         this.#spec.unserved();
       }
       this.#outage = reason;

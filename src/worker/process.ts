@@ -9,11 +9,11 @@ import { ContentCoding } from "../http/content-coding.ts";
 import { TrustedProxies } from "../http/proxy.ts";
 import { type ListenConfig, reasonOf } from "../listeners/open.ts";
 import { logTo } from "../log.ts";
-import type { FromWorker, ServerStats, ToWorker, WorkerCounts } from "../manager/messages.ts";
-import { ReloadError } from "../manager/reload-error.ts";
+import type { ToWorker, WorkerCounts } from "../manager/messages.ts";
 import type { ResolvedOptions } from "../options.ts";
 import { Progress } from "../wire/progress.ts";
 import type { HandlerSettings } from "./handler-exchange.ts";
+import { ManagerLink, type MessageListener } from "./manager-link.ts";
 import { Worker } from "./worker.ts";
 
 export interface WorkerHooks {
@@ -27,6 +27,7 @@ export interface WorkerHooks {
   /** It listens itself, in the mode `base`. */
   listening(port: number): void;
   stopping(): void | Promise<void>;
+  message: MessageListener;
 }
 
 type StartMessage = Extract<ToWorker, { type: "start" }>;
@@ -36,19 +37,19 @@ export class WorkerProcess {
   readonly #settings: HandlerSettings;
   readonly #hooks: WorkerHooks;
   readonly #log: (line: string) => void;
-  readonly #calls = new Map<number, PromiseWithResolvers<unknown>>();
+  /** To the manager. */
+  readonly link: ManagerLink<ToWorker>;
   /** Null in the mode `base`. */
   #worker: Worker | null = null;
   /** Null in the mode `process`. */
   #base: BaseServer | null = null;
   #progress: Progress | null = null;
   #remains: string | null = null;
-  #lastCall = 0;
   #isLeaving = false;
   /** Resolves when work that goes on after its response is no longer waited for. */
   readonly #late = Promise.withResolvers<void>();
 
-  constructor(id: number, { compression, trustProxy }: ResolvedOptions, hooks: WorkerHooks) {
+  constructor(id: number, { compression, trustProxy, tasks }: ResolvedOptions, hooks: WorkerHooks) {
     this.#id = id;
     this.#settings = {
       compression: compression === false ? null : new ContentCoding(compression),
@@ -57,44 +58,28 @@ export class WorkerProcess {
     this.#hooks = hooks;
     this.#log = logTo(`worker ${id}`);
     background.log = this.#log;
+    this.link = new ManagerLink(tasks, hooks.message, this.#log);
   }
 
   /** Says hello to the manager, and from then on does what it says. */
   run(): void {
-    // The manager hears the signals; a terminal's Ctrl-C reaches every process of the group.
-    process.on("SIGINT", () => {});
-    process.on("SIGTERM", () => {});
-    process.on("SIGHUP", () => {});
-    process.on("disconnect", () => {
-      // In the mode `base` there are no reactors to do it.
-      if (this.#remains !== null) rmSync(this.#remains, { recursive: true, force: true });
-      process.exit(1);
-    });
-    process.on("message", (message: ToWorker) => this.#told(message));
-    send({ type: "hello" });
-  }
-
-  stats(): Promise<ServerStats> {
-    return this.#ask("stats") as Promise<ServerStats>;
-  }
-
-  /** @throws ReloadError (as a rejection) */
-  async reloadServer(): Promise<void> {
-    await this.#ask("reload");
-  }
-
-  shutdownServer(): void {
-    send({ type: "shutdownServer" });
+    this.link.open(
+      (message) => this.#told(message),
+      () => {
+        // In the mode `base` there are no reactors to do it.
+        if (this.#remains !== null) rmSync(this.#remains, { recursive: true, force: true });
+      },
+    );
   }
 
   #told(message: ToWorker): void {
     switch (message.type) {
       case "start":
         uploadDirectory.use(message.uploads);
-        this.#start(message).catch((error: Error) => fail(error.message));
+        this.#start(message).catch((error: Error) => this.link.fail(error.message));
         return;
       case "listen":
-        this.#listen(message.config).catch((error: Error) => fail(reasonOf(error, message.config)));
+        this.#listen(message.config).catch((error: Error) => this.link.fail(reasonOf(error, message.config)));
         return;
       case "retire":
         void this.#leave(Number.POSITIVE_INFINITY);
@@ -103,28 +88,12 @@ export class WorkerProcess {
         void this.#connect(message.socket);
         return;
       case "stats":
-        send({ type: "stats", call: message.call, stats: this.#stats(message.detailed) });
-        return;
-      case "answer":
-        this.#calls.get(message.call)?.resolve(message.value);
-        this.#calls.delete(message.call);
-        return;
-      case "refusal":
-        this.#calls.get(message.call)?.reject(new ReloadError(message.reason));
-        this.#calls.delete(message.call);
+        this.link.send({ type: "stats", call: message.call, stats: this.#stats(message.detailed) });
         return;
       case "shutdown":
         void this.#leave(message.timeout);
         return;
     }
-  }
-
-  #ask(what: "stats" | "reload"): Promise<unknown> {
-    const call = ++this.#lastCall;
-    const answer = Promise.withResolvers<unknown>();
-    this.#calls.set(call, answer);
-    send({ type: "ask", call, what });
-    return answer.promise;
   }
 
   async #start(message: StartMessage): Promise<void> {
@@ -134,10 +103,10 @@ export class WorkerProcess {
     if (message.base === null) await this.#work(handler, message);
     else {
       const { BaseServer } = await import("../base/base-server.ts");
-      const events = { spent: () => send({ type: "spent" }), log: this.#log };
+      const events = { spent: () => this.link.send({ type: "spent" }), log: this.#log };
       this.#base = await BaseServer.make(handler, this.#settings, message.base, message.maxRequests, events);
     }
-    send({ type: "ready" });
+    this.link.send({ type: "ready" });
   }
 
   async #prepareBase({ remains, folders }: BaseConfig): Promise<void> {
@@ -150,7 +119,7 @@ export class WorkerProcess {
   async #work(handler: ExchangeHandler, { sockets, runDirectory, maxRequests }: StartMessage): Promise<void> {
     this.#progress = Progress.open(runDirectory);
     this.#worker = new Worker(this.#id, handler, this.#settings, maxRequests, this.#progress, {
-      spent: () => send({ type: "spent" }),
+      spent: () => this.link.send({ type: "spent" }),
       // It has all the time that the manager gives it.
       retired: () => void this.#leave(Number.POSITIVE_INFINITY),
       log: this.#log,
@@ -162,7 +131,7 @@ export class WorkerProcess {
     const address = await this.#base?.listen(config);
     if (address === undefined) return;
     this.#hooks.listening(address.port);
-    send({ type: "listening", ...address });
+    this.link.send({ type: "listening", ...address });
   }
 
   /** A reactor that cannot be reached is about to be replaced, and the manager will name the new one. */
@@ -200,19 +169,12 @@ export class WorkerProcess {
     } catch (error) {
       this.#log(`error in workerStop: ${error instanceof Error ? error.stack : error}`);
     }
+    await Promise.race([this.link.settled(), this.#late.promise]);
     await (this.#worker ?? this.#base)?.close();
+    await this.link.tasks?.close();
     this.#progress?.close();
     process.exit(0);
   }
-}
-
-function send(message: FromWorker): void {
-  process.send?.(message);
-}
-
-/** The process is of no use. @param reason in one line */
-function fail(reason: string): void {
-  process.send?.({ type: "failed", reason } satisfies FromWorker, () => process.exit(1));
 }
 
 function open(path: string): Promise<Socket> {

@@ -76,6 +76,11 @@ export function processesMarked(marker: string): ProcessKey[] {
   return found;
 }
 
+/** The environment that the process was started with. */
+export function environmentOf(pid: number): string {
+  return read(`/proc/${pid}/environ`) ?? "";
+}
+
 export function commandLine(pid: number): string {
   return (read(`/proc/${pid}/cmdline`) ?? "").replaceAll("\0", " ").trim();
 }

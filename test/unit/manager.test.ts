@@ -106,6 +106,7 @@ function poolOf() {
   const pidsOf = (children: readonly FakeProcess[]) => children.map(({ pid }) => pid).join(",");
   const pool = new Pool<FakeProcess>({
     name: "worker",
+    outage: "requests get 503",
     start: (slotId, told) => {
       const process = new FakeProcess(processes.length + 1, slotId, told);
       processes.push(process);

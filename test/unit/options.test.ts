@@ -1,5 +1,6 @@
 /** Options: what they default to, and what is said of a wrong one. */
 import { describe, expect, test } from "bun:test";
+import { resolve } from "node:path";
 import { checkAddress, OptionError, resolveOptions, type ServerOptions } from "../../src/options.ts";
 
 describe("options", () => {
@@ -38,6 +39,7 @@ describe("options", () => {
         maxFields: 1000,
         maxFieldBytes: 1_048_576,
       },
+      tasks: null,
       trustProxy: [],
       runDirectory: null,
       pidFile: null,
@@ -49,6 +51,19 @@ describe("options", () => {
         types: expect.arrayContaining(["text/*", "application/json"]),
         levels: { zstd: 3, br: 3, gzip: 4 },
       },
+    });
+  });
+
+  test("fills in those of tasks, where there are any", () => {
+    expect(resolveOptions({ tasks: { durable: "tasks.db" } }).tasks).toEqual({
+      workers: 1,
+      concurrency: 1,
+      maxQueue: 10_000,
+      timeout: 0,
+      attempts: 5,
+      backoff: 1000,
+      maxTasks: 0,
+      durable: resolve("tasks.db"),
     });
   });
 
@@ -70,6 +85,20 @@ describe("options", () => {
     [
       { concurrency: -1 },
       'option "concurrency" is -1; it must be a whole number of requests from 1 to 1000000, or 0',
+    ],
+    [
+      { tasks: true },
+      'option "tasks" is true; it must be { workers, concurrency, maxQueue, timeout, attempts,',
+    ],
+    [
+      { tasks: { workers: 0 } },
+      'option "tasks.workers" is 0; it must be a whole number of processes from 1 to 256',
+    ],
+    [{ tasks: { workrs: 1 } }, 'option "tasks" is { workrs }; it must be { workers, concurrency, maxQueue,'],
+    [{ tasks: { durable: "" } }, 'option "tasks.durable" is ""; it must be a path to a file'],
+    [
+      { tasks: { attempts: 1001 } },
+      'option "tasks.attempts" is 1001; it must be a whole number of attempts from 1',
     ],
     [{ maxMemory: 1000 }, 'option "maxMemory" is 1000; it must be a whole number of bytes from 1048576 to'],
     [

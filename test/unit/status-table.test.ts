@@ -56,6 +56,20 @@ const STATUS: ServerStatus = {
       requests: 123_456_789,
     },
   ],
+  taskWorkers: [
+    {
+      id: 1,
+      pid: 4_194_004,
+      state: "ready",
+      uptime: 1000,
+      restarts: 1,
+      cpu: 0.5,
+      rss: 50 * MIB,
+      inFlight: 1,
+      queued: 20,
+      tasks: 300,
+    },
+  ],
 };
 
 describe("a status", () => {
@@ -69,6 +83,7 @@ describe("a status", () => {
       "reactor 1  4194001  silent     1h00m      1237          3       7  2000M  100%         2",
       "worker 1   4194002  retiring   1d00h  99999999          2       -   100M  150%         0",
       "worker 16  4194003  ready      5m07s      123M          1       -     0M    0%         0",
+      "task 1     4194004  ready         1s       300          1      20    50M   50%         1",
       "",
       "PROTOCOL  IN FLIGHT  COMPLETED  ABORTED  FAILED  REJECTED",
       "HTTP/1.1          0          0        0       0         0",

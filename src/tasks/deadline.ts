@@ -1,0 +1,79 @@
+/**
+ * Until when a task worker may be silent, in a page of memory that it shares through a file: what the manager reads when the
+ * task worker does not answer, to tell a task that computes from one that is stuck. One store a task. Where memory cannot be
+ * shared so nothing is noted, and a silent task worker is left alone.
+ */
+import { readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+
+const BYTES = 8;
+
+function deadlinePath(runDirectory: string, pid: number): string {
+  return join(runDirectory, `task-${pid}.deadline`);
+}
+
+/** The task worker's side. */
+export class Deadline {
+  /** Milliseconds since the Unix epoch. */
+  readonly #shared: Float64Array;
+  readonly #idle: number;
+  #running = 0;
+  /** Those that may take for ever. */
+  #unlimited = 0;
+  #latest = 0;
+
+  /**
+   * Null where memory cannot be shared so.
+   * @param isWatched it may not be silent while it has nothing to do
+   */
+  static open(runDirectory: string, isWatched: boolean): Deadline | null {
+    if (process.versions.bun === undefined) return null;
+    const path = deadlinePath(runDirectory, process.pid);
+    writeFileSync(path, new Uint8Array(BYTES), { mode: 0o600 });
+    const bytes = Bun.mmap(path, { shared: true });
+    return new Deadline(new Float64Array(bytes.buffer, bytes.byteOffset, 1), isWatched);
+  }
+
+  private constructor(shared: Float64Array, isWatched: boolean) {
+    this.#shared = shared;
+    this.#idle = isWatched ? 0 : Number.POSITIVE_INFINITY;
+    this.#note();
+  }
+
+  /** @param timeout milliseconds that the task may take; 0 for no limit */
+  begin(timeout: number): void {
+    this.#running++;
+    if (timeout === 0) this.#unlimited++;
+    else this.#latest = Math.max(this.#latest, Date.now() + timeout);
+    this.#note();
+  }
+
+  /** @param timeout as for its begin */
+  end(timeout: number): void {
+    this.#running--;
+    if (timeout === 0) this.#unlimited--;
+    if (this.#running === 0) this.#latest = 0;
+    this.#note();
+  }
+
+  #note(): void {
+    if (this.#running === 0) this.#shared[0] = this.#idle;
+    else this.#shared[0] = this.#unlimited > 0 ? Number.POSITIVE_INFINITY : this.#latest;
+  }
+}
+
+/** The manager's side: milliseconds since the Unix epoch; Infinity where nothing is known. */
+export function deadlineOf(runDirectory: string, pid: number): number {
+  try {
+    const bytes = readFileSync(deadlinePath(runDirectory, pid));
+    return bytes.length < BYTES ? Number.POSITIVE_INFINITY : bytes.readDoubleLE(0);
+  } catch {
+    // It shares none.
+    return Number.POSITIVE_INFINITY;
+  }
+}
+
+/** The process has ended. */
+export function forgetDeadline(runDirectory: string, pid: number): void {
+  rmSync(deadlinePath(runDirectory, pid), { force: true });
+}
