@@ -323,7 +323,7 @@ describe("without somebody to run them", () => {
 });
 
 describe("tercet serve", () => {
-  test("runs the module's task, which its fetch finds in env.server", async () => {
+  test("runs the module's task, which its fetch finds in env.tercet", async () => {
     await using server = await startCli(fixture("task-module.ts"), { flags: { "task-workers": 1 } });
     await using client = await HTTP1.open(server);
     const response = await client.request({ path: "/", headers: HEADERS, body: "[1,2,3]" });

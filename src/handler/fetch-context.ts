@@ -7,12 +7,12 @@ import { background } from "./background.ts";
 /** The second argument of `fetch`, which Hono has as `c.env`: facts that a web `Request` does not tell. */
 export class FetchEnv {
   readonly #exchange: Exchange;
-  /** For `task`, `defer`, `broadcast`, `table` and `stats`. */
-  readonly server: Server;
+  /** For `task`, `defer`, `broadcast`, `table` and `stats`. A field `server` would be taken for Bun's by `hono/bun`. */
+  readonly tercet: Server;
 
   constructor(exchange: Exchange, server: Server) {
     this.#exchange = exchange;
-    this.server = server;
+    this.tercet = server;
   }
 
   get protocol(): Protocol {

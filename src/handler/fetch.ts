@@ -19,7 +19,7 @@ export type FetchHandler = (
 /** Methods that a web `Request` refuses to hold. */
 const FORBIDDEN_METHODS = new Set(["TRACE", "TRACK"]);
 
-/** @param server that `env.server` is */
+/** @param server that `env.tercet` is */
 export function fetchHandler(fetch: FetchHandler, server: Server): ExchangeHandler {
   return (exchange) => {
     if (FORBIDDEN_METHODS.has(exchange.method)) {
