@@ -140,6 +140,8 @@ export class Manager implements ServerAccess {
   onShutdownAsked: () => void = () => {};
   /** Told when a reload begins, whoever asked for it. */
   onReloading: () => void = () => {};
+  /** Workers that were killed, for they were stuck. */
+  readonly #killed = new WeakSet<WorkerChild>();
   /** Told how it ended: with an error the old code still serves. */
   onReloaded: (error: Error | null) => void = () => {};
 
@@ -158,7 +160,8 @@ export class Manager implements ServerAccess {
     );
     this.#workerPulse = new Heartbeat(
       () => this.#workers.serving,
-      (child) => child.ask(briefly, Math.max(config.options.requestTimeout, STATS_TIMEOUT)),
+      // Twice as long as a reactor waits, which knows the exchange at fault: it is to be the first to find it.
+      (child) => child.ask(briefly, 2 * Math.max(config.options.requestTimeout, STATS_TIMEOUT)),
       (child, counts) => this.#checkWorker(child, counts),
     );
   }
@@ -600,7 +603,9 @@ export class Manager implements ServerAccess {
   /** A worker that says nothing is stuck in a loop. */
   #kill(pid: number): void {
     const member = this.#workers.members.find(({ child }) => child.pid === pid);
-    if (member === undefined) return;
+    // Several reactors may find the same.
+    if (member === undefined || this.#killed.has(member.child)) return;
+    this.#killed.add(member.child);
     this.#log(`worker ${member.slot.id} (${pid}) has stopped answering: it is killed`);
     member.child.kill("SIGKILL");
   }
