@@ -6,6 +6,7 @@ import { ownGenerator } from "./own.ts";
 import type { Missing } from "./results.ts";
 import type { Programs } from "./servers.ts";
 
+// Not NODE, which npm sets to its own.
 const ADVICE = {
   H2LOAD:
     "set H2LOAD to the command of an h2load 1.70 or later that was built with HTTP/3 (nghttp2, --enable-http3). " +
@@ -13,7 +14,7 @@ const ADVICE = {
   NGINX:
     "set NGINX to the command of an nginx 1.25.1 or later with HTTP/3 (apt-get install nginx on Debian 13)",
   CADDY: "set CADDY to the command of a Caddy 2.6 or later (apt-get install caddy)",
-  NODE: "set NODE to the command of a Node.js, or put node on the PATH",
+  NODEJS: "set NODEJS to the command of a Node.js, or put node on the PATH",
 } as const;
 
 export interface Installed {
@@ -33,11 +34,11 @@ export async function findPrograms(signal: AbortSignal): Promise<Installed> {
   };
   const loader = find("H2LOAD", "the generator h2load");
   const programs = {
-    node: commandOf("NODE") ?? nodeOnPath(),
+    node: commandOf("NODEJS") ?? nodeOnPath(),
     nginx: find("NGINX", "nginx, and nginx in front of node:http"),
     caddy: find("CADDY", "Caddy, and Caddy in front of node:http"),
   };
-  if (programs.node === null) missing.push({ what: "what runs on Node.js", how: ADVICE.NODE });
+  if (programs.node === null) missing.push({ what: "what runs on Node.js", how: ADVICE.NODEJS });
   const generator = loader === null ? ownGenerator : await h2load(loader, signal);
   return {
     programs,

@@ -9,7 +9,7 @@
  *   --reactors N       of Tercet; without it, as many as it has by itself
  *   --resume FILE      measures what an earlier result lacks, on the same machine and at the same commit
  *   --publish FILE     shows an earlier result in docs/; measures nothing
- *   H2LOAD, NGINX, CADDY, NODE=…   command lines of what else is measured
+ *   H2LOAD, NGINX, CADDY, NODEJS=…   command lines of what else is measured
  */
 import { measureIdle } from "./idle.ts";
 import { plan } from "./loads.ts";
