@@ -144,4 +144,4 @@ export interface Exchange extends RequestHead {
 }
 
 /** What the client sees when nobody can answer for the handler: no body but the status's own words. */
-export type FailureStatus = 400 | 403 | 413 | 417 | 431 | 500 | 501 | 502 | 503 | 504;
+export type FailureStatus = 400 | 403 | 413 | 417 | 425 | 431 | 500 | 501 | 502 | 503 | 504;
