@@ -85,6 +85,7 @@ const BASE_LIMITS = [
   "queueTarget",
 ] as const satisfies (keyof BaseConfig["limits"])[];
 const LISTENER_OPTIONS = [
+  "maxBodyBytes",
   "maxHeaderBytes",
   "keepAliveTimeout",
   "maxConnections",
@@ -413,6 +414,8 @@ export class Manager implements ServerAccess {
       reusePort,
       tls: certificate,
       http3: options.http3,
+      quic: options.quic,
+      directory: this.#config.directory,
       ...pick(options, LISTENER_OPTIONS),
     };
   }

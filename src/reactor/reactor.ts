@@ -126,7 +126,9 @@ export class Reactor implements ListenerHost, LinkOwner {
       this.#refuse(exchange, 400, exchange.malformed);
       return;
     }
-    const refusal = refusalOf(exchange, exchange.body !== null, this.#limits);
+    const { maxHeaderBytes } = exchange;
+    const limits = maxHeaderBytes === undefined ? this.#limits : { ...this.#limits, maxHeaderBytes };
+    const refusal = refusalOf(exchange, exchange.body !== null, limits);
     if (refusal !== null) {
       this.#refuse(exchange, refusal.status, refusal.reason);
       return;
@@ -432,7 +434,8 @@ export class Reactor implements ListenerHost, LinkOwner {
 
   #refuse(exchange: Exchange, status: FailureStatus, reason: string): void {
     this.registry.count(exchange.protocol, "rejected");
-    answer(exchange, status, reason);
+    if (status === 400 && exchange.sink.refuse !== undefined) exchange.sink.refuse();
+    else answer(exchange, status, reason);
     exchange.body?.cancel();
   }
 

@@ -24,6 +24,14 @@ export const OPTIONS_VARIABLE = "TERCET_TEST_OPTIONS";
 /** The mode of servers for which a test names none: `process`, or what the environment says. */
 export const MODE = process.env.TERCET_TEST_MODE ?? "process";
 
+/**
+ * The HTTP/3 engine of the servers that say nothing else. By this variable the suites run with the other one, too:
+ * `npm run test:quic`.
+ */
+export const ENGINE = process.env.TERCET_TEST_HTTP3 === "quic" ? "quic" : "native";
+/** Options of that engine: `quic` shares its port with nobody. */
+const OF_ENGINE = ENGINE === "quic" ? { http3: ENGINE, reactors: 1 } : {};
+
 export type OptionValue = string | number | boolean;
 
 /** A folder for one server: its certificate, and all the temporary files it makes. */
@@ -233,6 +241,7 @@ function fixtureEnvironment(scratch: Scratch, settings: FixtureSettings): Record
     workers: 1,
     reactors: 1,
     ...settings.options,
+    ...(settings.options?.http3 === undefined ? OF_ENGINE : {}),
   };
   return { ...settings.env, [OPTIONS_VARIABLE]: JSON.stringify(options) };
 }
@@ -261,6 +270,7 @@ function flagsOf(scratch: Scratch, flags: Readonly<Record<string, OptionValue>>)
     cert: scratch.cert,
     key: scratch.key,
     ...flags,
+    ...(flags.http3 === undefined ? OF_ENGINE : {}),
   };
   return Object.entries(all).flatMap(([name, value]) => {
     if (value === true) return [`--${name}`];

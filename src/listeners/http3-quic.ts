@@ -1,0 +1,360 @@
+/**
+ * HTTP/3 by `node:quic` (Bun's, on lsquic): every control, and every rule. Owns the endpoint and its connections. What
+ * the engine cannot do is written in docs/architecture.md.
+ */
+
+import { lookup } from "node:dns/promises";
+import { createWriteStream } from "node:fs";
+import { isIP, type SocketAddress } from "node:net";
+import { join } from "node:path";
+import {
+  listen,
+  type QuicEndpoint,
+  QuicError,
+  type QuicSession,
+  type QuicStream,
+  type SessionHandshakeInfo,
+  type SessionOptions,
+} from "node:quic";
+import type { Writable } from "node:stream";
+import type { ConnectionInfo } from "../connection.ts";
+import { contentLength, readRequestSection } from "../http/fields.ts";
+import type { ResolvedQuic } from "../http3-options.ts";
+import type { Listener, ListenerHost, ListenerOptions } from "./listener.ts";
+import { bindUdp } from "./ports.ts";
+import { Admission } from "./quic-admission.ts";
+import { type ConnectionOwner, QuicConnection } from "./quic-connection.ts";
+import { Http3Error, linesOf, QuicExchange, type QuicServices } from "./quic-exchange.ts";
+import { QuicHeads } from "./quic-heads.ts";
+import { engineOptions, ignoredOptions, lateBlockList } from "./quic-options.ts";
+import { Outbox } from "./quic-outbox.ts";
+import { SpoolSpace } from "./spool.ts";
+import { SOCKET_OPTIONS, SocketOptions, udpSocketsOn } from "./udp-socket.ts";
+
+/** What the engine `quic` is told beside the options of every listener. */
+export interface QuicListenerOptions extends ListenerOptions {
+  readonly quic: ResolvedQuic;
+  /** Of the reactor: the first part of a connection's id. */
+  readonly reactorId: number;
+  /** Where bodies wait that are not read in time. */
+  readonly directory: string;
+  readonly maxBodyBytes: number;
+}
+
+/** All bodies of one listener that wait on the disk, bytes. */
+const SPOOL_BYTES = 1024 ** 3;
+/** Bytes that the system keeps of what arrives, and of what leaves; it may allow less. */
+const SOCKET_BUFFER_BYTES = 4 * 1024 ** 2;
+/**
+ * A stream that has closed may have its last packets under way, or to be sent again: a connection is closed this long
+ * after its last one. Milliseconds.
+ */
+const LINGER = 1000;
+/** Milliseconds. */
+const DRAIN_CHECK_INTERVAL = 20;
+/** Milliseconds: how often connections are looked at, within their timeouts. */
+const MIN_LOOK_INTERVAL = 250;
+const LOOKS_PER_TIMEOUT = 4;
+/** RFC 9000 §20.1. */
+const CONNECTION_REFUSED = 2n;
+/** Requests of these have no body unless they say so by content-length, or begin it. */
+const BODILESS = new Set(["GET", "HEAD", "DELETE", "OPTIONS", "TRACE", "CONNECT"]);
+
+type Section = Readonly<Record<string, string | string[] | undefined>>;
+
+export async function listenHttp3Quic(options: QuicListenerOptions, host: ListenerHost): Promise<Listener> {
+  const { tls, quic, port } = options;
+  if (tls === null) throw new TypeError("HTTP/3 needs TLS (RFC 9114 §3.1)");
+  const address = isIP(options.host) === 0 ? (await lookup(options.host)).address : options.host;
+  // The engine's own error does not say that the port is in use.
+  await bindUdp(address, port);
+  for (const line of ignoredOptions(quic)) host.log(line);
+  const listener = new QuicListener(options, host);
+  await listener.listen(engineOptions(options, quic, address, port, tls));
+  return listener;
+}
+
+class QuicListener implements Listener, ConnectionOwner {
+  readonly protocols = ["HTTP/3"] as const;
+  readonly idleTimeout: number;
+  readonly maxFieldSectionSize: number | undefined;
+  readonly bodies: ConnectionOwner["bodies"];
+  tell: ConnectionOwner["tell"] = null;
+  port = 0;
+  readonly #options: QuicListenerOptions;
+  readonly #host: ListenerHost;
+  readonly #services: QuicServices;
+  readonly #admission: Admission;
+  readonly #connections = new Map<QuicSession, QuicConnection>();
+  readonly #keylog: Writable | null;
+  /** Requests of which is not known yet whether they have a body. */
+  #undecided: Arrival[] = [];
+  readonly #decide = () => {
+    const undecided = this.#undecided;
+    this.#undecided = [];
+    for (const arrival of undecided) arrival.decide(true);
+  };
+  #endpoint: QuicEndpoint | null = null;
+  #looks: NodeJS.Timeout | null = null;
+  #count = 0;
+  #draining = false;
+
+  constructor(options: QuicListenerOptions, host: ListenerHost) {
+    const { quic, directory, maxBodyBytes } = options;
+    this.#options = options;
+    this.#host = host;
+    this.idleTimeout = quic.idleTimeout;
+    this.maxFieldSectionSize = quic.maxFieldSectionSize ?? undefined;
+    this.bodies = { directory, maxBodyBytes, space: new SpoolSpace(SPOOL_BYTES) };
+    this.#admission = new Admission(quic, lateBlockList(quic), performance.now());
+    const log = (line: string) => host.log(line);
+    this.#services = { outbox: new Outbox(), heads: new QuicHeads(), QuicError, log };
+    this.#keylog = quic.keylog === null ? null : this.#append(quic.keylog);
+  }
+
+  /** Rejects where the socket cannot be had. */
+  async listen(options: SessionOptions): Promise<void> {
+    const listener = this;
+    this.#endpoint = await listen((session) => this.#connected(session), {
+      ...options,
+      // Without these two the engine fails requests, and lets what a peer does wrong end the process.
+      onstream: () => {},
+      onerror: () => {},
+      onheaders(section) {
+        listener.#headers(this, section);
+      },
+      onhandshake(info) {
+        listener.#shook(this, info);
+      },
+      onpathvalidation(result, _local, remote) {
+        if (result === "success") listener.#connections.get(this)?.migrated(remote);
+      },
+      onkeylog: (line) => this.#keylog?.write(line.endsWith("\n") ? line : `${line}\n`),
+      onqlog(data, fin) {
+        listener.#qlog(this, data, fin);
+      },
+    });
+    this.port = (this.#endpoint.address as SocketAddress).port;
+    this.#mendSocket();
+    const { keepAliveTimeout } = this.#options;
+    const interval = Math.min(keepAliveTimeout, this.idleTimeout) / LOOKS_PER_TIMEOUT;
+    this.#looks = setInterval(() => this.#look(), Math.max(MIN_LOOK_INTERVAL, interval));
+  }
+
+  get localPort(): number {
+    return this.port;
+  }
+
+  connection(id: string): ConnectionInfo | null {
+    for (const connection of this.#connections.values()) {
+      if (connection.id === id && connection.state !== "greeting") return connection.info();
+    }
+    return null;
+  }
+
+  async drain(): Promise<void> {
+    this.#draining = true;
+    if (this.#endpoint !== null && !this.#endpoint.destroyed) this.#endpoint.busy = true;
+    for (const [session, connection] of this.#connections) this.#leave(session, connection);
+    while (this.#connections.size > 0) {
+      await new Promise((resolve) => setTimeout(resolve, DRAIN_CHECK_INTERVAL));
+      const quietSince = performance.now() - LINGER;
+      for (const [session, { open, lastUsed }] of this.#connections) {
+        if (open === 0 && lastUsed <= quietSince) endSession(session);
+      }
+    }
+  }
+
+  async close(): Promise<void> {
+    if (this.#looks !== null) clearInterval(this.#looks);
+    for (const [session, connection] of this.#connections) {
+      connection.closing ??= "the server has shut down";
+      endSession(session);
+    }
+    const endpoint = this.#endpoint;
+    if (endpoint !== null && !endpoint.destroyed) await endpoint.close().catch(() => {});
+    this.#keylog?.end();
+  }
+
+  /** GOAWAY where requests are open (RFC 9114 §5.2); a connection without any is closed when it has been quiet. */
+  #leave(session: QuicSession, connection: QuicConnection): void {
+    connection.closing = "the server is shutting down";
+    if (connection.state === "open") connection.state = "leaving";
+    // What it promises by then, an end when the last stream has closed, it does not keep: `drain` does.
+    if (connection.open > 0) session.close().catch(() => {});
+  }
+
+  #connected(session: QuicSession): void {
+    const id = `q${this.#options.reactorId}-${++this.#count}`;
+    const connection = new QuicConnection(id, session, this);
+    this.#connections.set(session, connection);
+    session.closed.then(
+      () => this.#closed(session, connection, null),
+      (error: QuicError) => this.#closed(session, connection, error),
+    );
+  }
+
+  #shook(session: QuicSession, info: SessionHandshakeInfo): void {
+    const connection = this.#connections.get(session);
+    if (connection === undefined) return;
+    connection.locate(info);
+    const refusal = this.#draining
+      ? "the server is shutting down"
+      : this.#admission.admit(connection.remoteAddress, performance.now());
+    if (refusal === null) {
+      connection.opened(info);
+      return;
+    }
+    connection.state = "refused";
+    session.close({ code: CONNECTION_REFUSED, type: "transport", reason: refusal }).catch(() => {});
+  }
+
+  #closed(session: QuicSession, connection: QuicConnection, error: QuicError | null): void {
+    this.#connections.delete(session);
+    const { state, remoteAddress } = connection;
+    connection.closed(error);
+    if (state === "open" || state === "leaving") this.#admission.release(remoteAddress, performance.now());
+  }
+
+  /** A request's head has come. */
+  #headers(stream: QuicStream, section: Section): void {
+    try {
+      const connection = stream.session === null ? undefined : this.#connections.get(stream.session);
+      if (connection === undefined || connection.state === "refused") {
+        stream.destroy();
+      } else if (connection.state === "leaving") {
+        stream.destroy(undefined, { code: Http3Error.requestRejected });
+      } else {
+        this.#request(stream, section, connection);
+      }
+    } catch (error) {
+      this.#host.log(`error: ${(error as Error).stack}`);
+      if (!stream.destroyed) stream.destroy(undefined, { code: Http3Error.internalError });
+    }
+  }
+
+  #request(stream: QuicStream, section: Section, connection: QuicConnection): void {
+    const lines = linesOf(section);
+    if (stream.early && section["early-data"] === undefined) lines.push("early-data", "1");
+    const head = readRequestSection(lines);
+    connection.streamOpened();
+    const exchange = new QuicExchange(this.#host.nextId(), stream, head, connection, this.#services);
+    const length = head.malformed === null ? contentLength(head.fields) : 0;
+    const pieces = stream[Symbol.asyncIterator]();
+    const first = pieces.next();
+    if (length !== undefined) {
+      if (length > 0) exchange.receive(length, pieces, first);
+      // What has an end only now is let go by.
+      else first.catch(() => {});
+      this.#host.accept(exchange);
+      return;
+    }
+    const arrival = new Arrival(exchange, pieces, first, this.#host);
+    if (BODILESS.has(head.method)) return;
+    // A client may wait for the answer before it begins its body.
+    if (this.#undecided.push(arrival) === 1) setImmediate(this.#decide);
+  }
+
+  /** Closes what has had no request for too long. */
+  #look(): void {
+    const now = performance.now();
+    for (const [session, connection] of this.#connections) {
+      connection.listen(now);
+      const { state, open, lastUsed } = connection;
+      if (state !== "open" || open > 0 || now - lastUsed < this.#options.keepAliveTimeout) continue;
+      connection.closing = "no request for keepAliveTimeout";
+      session.close({ code: BigInt(Http3Error.noError), type: "application" }).catch(() => {});
+    }
+  }
+
+  /**
+   * The engine has ICMP errors reported (IP_RECVERR). One client that has vanished makes the next send fail, to whomever
+   * it goes, and the engine then sends nothing to anybody for a second. What it has for the sizes of the socket's buffers
+   * has no effect either.
+   */
+  #mendSocket(): void {
+    try {
+      using options = new SocketOptions();
+      const sockets = udpSocketsOn(this.port);
+      if (sockets.length === 0) throw new Error("it is not found in /proc");
+      const { ipReceiveErrors, ipv6ReceiveErrors, ...buffers } = SOCKET_OPTIONS;
+      for (const fd of sockets) {
+        for (const option of [ipReceiveErrors, ipv6ReceiveErrors]) options.set(fd, option, 0);
+        // What the system forbids it may still allow in part.
+        const { receiveBuffer, receiveBufferForced, sendBuffer, sendBufferForced } = buffers;
+        for (const [forced, plain] of [
+          [receiveBufferForced, receiveBuffer],
+          [sendBufferForced, sendBuffer],
+        ] as const) {
+          if (!options.set(fd, forced, SOCKET_BUFFER_BYTES)) options.set(fd, plain, SOCKET_BUFFER_BYTES);
+        }
+      }
+    } catch (error) {
+      this.#host.log(
+        `the UDP socket's options cannot be set (${(error as Error).message}): clients that vanish may hold up others`,
+      );
+    }
+  }
+
+  readonly #qlogs = new Map<QuicSession, Writable>();
+
+  #qlog(session: QuicSession, data: string, fin: boolean): void {
+    const { qlog } = this.#options.quic;
+    const connection = this.#connections.get(session);
+    if (qlog === null) return;
+    let file = this.#qlogs.get(session);
+    if (file === undefined && connection !== undefined) {
+      file = this.#append(join(qlog, `${connection.id}.sqlog`));
+      this.#qlogs.set(session, file);
+    }
+    file?.write(data);
+    if (!fin) return;
+    this.#qlogs.delete(session);
+    file?.end();
+  }
+
+  #append(path: string): Writable {
+    const file = createWriteStream(path, { flags: "a", mode: 0o600 });
+    file.on("error", (error) => this.#host.log(`${path}: ${error.message}`));
+    return file;
+  }
+}
+
+/** A request of which is not known yet whether it has a body. */
+class Arrival {
+  readonly #exchange: QuicExchange;
+  readonly #pieces: ReturnType<QuicStream[typeof Symbol.asyncIterator]>;
+  readonly #first: Promise<IteratorResult<Uint8Array[], unknown>>;
+  readonly #host: ListenerHost;
+  #decided = false;
+
+  constructor(
+    exchange: QuicExchange,
+    pieces: ReturnType<QuicStream[typeof Symbol.asyncIterator]>,
+    first: Promise<IteratorResult<Uint8Array[], unknown>>,
+    host: ListenerHost,
+  ) {
+    this.#exchange = exchange;
+    this.#pieces = pieces;
+    this.#first = first;
+    this.#host = host;
+    first.then(
+      ({ done }) => this.decide(!done),
+      // The client has gone, which the stream's end tells.
+      () => {},
+    );
+  }
+
+  decide(hasBody: boolean): void {
+    if (this.#decided) return;
+    this.#decided = true;
+    if (this.#exchange.aborted) return;
+    if (hasBody) this.#exchange.receive(undefined, this.#pieces, this.#first);
+    this.#host.accept(this.#exchange);
+  }
+}
+
+function endSession(session: QuicSession): void {
+  if (session.destroyed) return;
+  session.destroy(undefined, { code: BigInt(Http3Error.noError), type: "application" });
+}

@@ -1,0 +1,363 @@
+/**
+ * A request and its response on a stream of `node:quic` as an exchange. What a request has only now and then (a body, a
+ * response that streams, trailers) is made when it is needed.
+ */
+import type { QuicError, QuicStream } from "node:quic";
+import type { Exchange, ExchangeId, Fields, FileBody, RequestBody, ResponseHead, Sink } from "../exchange.ts";
+import { sendFile } from "../files/send.ts";
+import { fieldValue, malformedTrailers, type RequestSection, trailersOf } from "../http/fields.ts";
+import { forbidsBody } from "../http/semantics.ts";
+import { type BodyOwner, type Pieces, QuicBody } from "./quic-body.ts";
+import type { QuicConnection } from "./quic-connection.ts";
+import { headersOf, type QuicHead, type QuicHeads } from "./quic-heads.ts";
+import type { Outbox } from "./quic-outbox.ts";
+
+/** RFC 9114 §8.1. */
+export const Http3Error = {
+  noError: 0x100,
+  internalError: 0x102,
+  excessiveLoad: 0x107,
+  requestRejected: 0x10b,
+  messageError: 0x10e,
+} as const;
+
+/** Bytes of a response that the engine holds for one stream. */
+const HIGH_WATER = 256 * 1024;
+/** What `node:stream/iter` calls `ondrain`; Bun has no such module yet, and its writers have this. */
+const DRAINABLE: unique symbol = Symbol.for("Stream.drainableProtocol") as never;
+
+/** What the engine's streams have beside their types. */
+type Stoppable = QuicStream & { stopSending(code: bigint): void };
+interface Writer {
+  /** Bytes that are welcome; null where the stream takes none any more. */
+  readonly desiredSize: number | null;
+  writeSync(chunk: Uint8Array): boolean;
+  endSync(): number;
+  fail(reason: QuicError): void;
+  /** Null where there is nothing to wait for. */
+  [DRAINABLE](): Promise<unknown> | null;
+}
+
+/** What the exchanges of one listener share. */
+export interface QuicServices {
+  readonly outbox: Outbox<QuicExchange>;
+  readonly heads: QuicHeads;
+  readonly QuicError: typeof QuicError;
+  log(line: string): void;
+}
+
+export class QuicExchange implements Exchange, Sink, BodyOwner {
+  readonly id: ExchangeId;
+  readonly method: string;
+  readonly path: string;
+  readonly authority: string;
+  readonly fields: Fields;
+  readonly malformed: string | null;
+  readonly receivedAt: number;
+  readonly stream: number;
+  /** Set before anybody else sees the exchange. */
+  body: RequestBody | null = null;
+  aborted = false;
+  headSent = false;
+  onAborted: Exchange["onAborted"] = null;
+  onDrain: (() => void) | null = null;
+  readonly #connection: QuicConnection;
+  readonly #services: QuicServices;
+  readonly #stream: QuicStream;
+  /** The last of the response was handed over, or it was cut off: nothing more is owed to the client. */
+  #over = false;
+  #streaming: StreamingResponse | null = null;
+  #stopsWhenSent = false;
+
+  constructor(
+    id: ExchangeId,
+    stream: QuicStream,
+    section: RequestSection,
+    connection: QuicConnection,
+    services: QuicServices,
+  ) {
+    this.id = id;
+    this.#stream = stream;
+    this.#connection = connection;
+    this.#services = services;
+    this.receivedAt = performance.timeOrigin + performance.now();
+    this.stream = Number(stream.id);
+    this.method = section.method;
+    this.path = section.path;
+    this.authority = section.authority;
+    this.fields = section.fields;
+    this.malformed = section.malformed;
+    const closed = () => this.#closed();
+    stream.closed.then(closed, closed);
+  }
+
+  get protocol(): "HTTP/3" {
+    return "HTTP/3";
+  }
+  get scheme(): "https" {
+    return "https";
+  }
+  get session(): string {
+    return this.#connection.id;
+  }
+  get remoteAddress(): string {
+    return this.#connection.remoteAddress;
+  }
+  get remotePort(): number {
+    return this.#connection.remotePort;
+  }
+  get localPort(): number {
+    return this.#connection.localPort;
+  }
+  get sendsInterim(): boolean {
+    return true;
+  }
+  get sendsTrailers(): boolean {
+    return true;
+  }
+  get maxHeaderBytes(): number | undefined {
+    return this.#connection.maxFieldSectionSize;
+  }
+  get sink(): Sink {
+    return this;
+  }
+
+  /** The request has a body, of which the first was asked for. */
+  receive(
+    length: number | undefined,
+    pieces: Pieces,
+    first: Promise<IteratorResult<Uint8Array[], unknown>>,
+  ): void {
+    const body = new QuicBody(length, pieces, first, this, this.#connection.bodies);
+    this.body = body;
+    this.#stream.ontrailers = (section) => {
+      const lines = linesOf(section);
+      if (malformedTrailers(lines) === null) body.trailers = trailersOf(lines);
+      else this.#breakOff(Http3Error.messageError);
+    };
+  }
+
+  respond(head: ResponseHead, body: Uint8Array | null): void {
+    this.headSent = true;
+    if (this.aborted) return;
+    this.#services.outbox.add({ exchange: this, head, body });
+  }
+
+  /** Sends what `respond` was given. */
+  send(head: ResponseHead, body: Uint8Array | null): void {
+    if (this.#isGone()) return;
+    this.#over = true;
+    this.#attempt(() => {
+      this.#sendHead(head, body === null);
+      if (body !== null) this.#stream.setBody(body);
+      if (this.#stopsWhenSent) this.stopSending();
+    });
+  }
+
+  /**
+   * The same in two steps, the body first: the engine cannot send that, and says so by calling `blocked`; see
+   * quic-outbox.ts. False where it takes no body any more.
+   */
+  sendBodyFirst(body: Uint8Array, blocked: () => void): boolean {
+    if (this.#isGone()) return false;
+    this.#stream.onblocked = blocked;
+    return this.#attempt(() => this.#stream.setBody(body));
+  }
+
+  sendHeadLast(head: ResponseHead): void {
+    if (this.#isGone()) return;
+    this.#over = true;
+    this.#attempt(() => {
+      this.#sendHead(head, false);
+      if (this.#stopsWhenSent) this.stopSending();
+    });
+  }
+
+  inform(head: ResponseHead): boolean {
+    if (this.#isGone()) return false;
+    const { headers } = this.#services.heads.of(head);
+    return this.#attempt(() => this.#stream.sendInformationalHeaders(headers));
+  }
+
+  file(head: ResponseHead, body: FileBody): Promise<void> {
+    return sendFile(this, head, body);
+  }
+
+  head(head: ResponseHead): void {
+    this.headSent = true;
+    if (this.#isGone()) return;
+    const ends = forbidsBody(this.method, head.status);
+    const sent = this.#attempt(() => this.#sendHead(head, ends));
+    if (sent && !ends) this.#streaming = new StreamingResponse(this.#stream, () => this.onDrain?.());
+  }
+
+  data(chunk: Uint8Array): boolean {
+    return this.#streaming === null || this.#isGone() || this.#streaming.push(chunk);
+  }
+
+  end(trailers: Fields | null): void {
+    if (this.#isGone()) return;
+    this.#over = true;
+    if (this.#streaming === null) return;
+    this.#streaming.end(trailers === null ? null : headersOf(trailers));
+  }
+
+  abort(): void {
+    this.#over = true;
+    this.#breakOff(Http3Error.internalError);
+  }
+
+  /** A malformed message is a stream error, and gets no answer (RFC 9114 §4.1.2). */
+  refuse(): void {
+    this.#over = true;
+    this.#breakOff(Http3Error.messageError);
+  }
+
+  /** Behind the response, where there is one: a client that is told to stop may drop what comes later (RFC 9114 §4.1). */
+  stopSending(): void {
+    if (this.headSent && !this.#over) this.#stopsWhenSent = true;
+    else (this.#stream as Stoppable).stopSending(BigInt(Http3Error.noError));
+  }
+
+  cannotKeep(error: Error): void {
+    this.#services.log(`${this.method} ${this.path} ${this.session}:${this.stream}: ${error.message}`);
+    this.#breakOff(Http3Error.excessiveLoad);
+  }
+
+  wanted(): void {
+    if (this.headSent || fieldValue(this.fields, "expect")?.toLowerCase() !== "100-continue") return;
+    this.inform({ status: 100, fields: [] });
+  }
+
+  #sendHead(head: ResponseHead, ends: boolean): void {
+    const made: QuicHead = this.#services.heads.of(head);
+    if (made.priority !== null) this.#stream.setPriority(made.priority);
+    this.#stream.sendHeaders(made.headers, ends ? TERMINAL : undefined);
+  }
+
+  /** Does what the engine may refuse by throwing, such as a second line of a field that it thinks has one. */
+  #attempt(send: () => unknown): boolean {
+    try {
+      send();
+      return true;
+    } catch (error) {
+      if (!this.#stream.destroyed) {
+        this.#services.log(
+          `${this.method} ${this.path} ${this.session}:${this.stream}: the response cannot be sent: ${(error as Error).message}`,
+        );
+      }
+      this.#over = true;
+      this.#breakOff(Http3Error.internalError);
+      return false;
+    }
+  }
+
+  /** RESET_STREAM for what is sent, STOP_SENDING for what is received. */
+  #breakOff(code: number): void {
+    if (this.#stream.destroyed) return;
+    this.#streaming?.fail(new this.#services.QuicError("the response ended short", { errorCode: code }));
+    this.#stream.destroy(undefined, { code });
+  }
+
+  #isGone(): boolean {
+    return this.aborted || this.#over || this.#stream.destroyed;
+  }
+
+  #closed(): void {
+    this.#connection.streamClosed();
+    this.#services.outbox.gone(this);
+    if (this.body instanceof QuicBody) this.body.lost();
+    if (this.#over || this.aborted) return;
+    this.aborted = true;
+    this.onAborted?.(this);
+    this.onDrain?.();
+  }
+}
+
+const TERMINAL = { terminal: true };
+
+/** A response body that comes piece by piece: at most HIGH_WATER of it lies in the engine, and one piece here. */
+class StreamingResponse {
+  readonly #writer: Writer;
+  readonly #stream: QuicStream;
+  readonly #drained: () => void;
+  #queue: Uint8Array[] = [];
+  #waiting = false;
+  #ending = false;
+  #trailers: Record<string, string | string[]> | null = null;
+
+  constructor(stream: QuicStream, drained: () => void) {
+    stream.highWaterMark = HIGH_WATER;
+    this.#stream = stream;
+    this.#writer = stream.writer as unknown as Writer;
+    this.#drained = drained;
+  }
+
+  /** False where the next has to wait. */
+  push(chunk: Uint8Array): boolean {
+    this.#queue.push(chunk);
+    return this.#flush();
+  }
+
+  end(trailers: Record<string, string | string[]> | null): void {
+    this.#ending = true;
+    this.#trailers = trailers;
+    this.#flush();
+  }
+
+  fail(error: QuicError): void {
+    this.#queue = [];
+    this.#writer.fail(error);
+  }
+
+  /** True where more is welcome. */
+  #flush(): boolean {
+    if (this.#waiting) return false;
+    while (this.#queue.length > 0 && this.#writer.desiredSize !== 0) {
+      const chunk = this.#queue.shift() as Uint8Array;
+      // Of a writer whose stream has gone nothing is wanted: that is told by the stream's end.
+      if (!this.#writer.writeSync(chunk)) return true;
+    }
+    if (this.#ending && this.#queue.length === 0) {
+      this.#finish();
+      return true;
+    }
+    return this.#writer.desiredSize !== 0 || !this.#wait();
+  }
+
+  #finish(): void {
+    const trailers = this.#trailers;
+    if (trailers !== null) this.#stream.onwanttrailers = () => this.#stream.sendTrailers(trailers);
+    this.#writer.endSync();
+  }
+
+  /** False where there is nothing to wait for: the stream has gone, or there is room already. */
+  #wait(): boolean {
+    const drained = this.#writer[DRAINABLE]();
+    if (drained === null) return false;
+    this.#waiting = true;
+    const go = () => {
+      this.#waiting = false;
+      if (this.#flush()) this.#drained();
+    };
+    drained.then(go, go);
+    return true;
+  }
+}
+
+/** A section of the engine's, which is a dictionary, as lines: names that are numbers come first in it, and last here. */
+export function linesOf(section: Readonly<Record<string, string | string[] | undefined>>): string[] {
+  const lines: string[] = [];
+  let late: string[] | null = null;
+  for (const name in section) {
+    const value = section[name] as string | string[];
+    const code = name.charCodeAt(0);
+    const isDigit = code >= 0x30 && code <= 0x39;
+    if (isDigit) late ??= [];
+    const to = isDigit ? (late as string[]) : lines;
+    if (typeof value === "string") to.push(name, value);
+    else for (const each of value) to.push(name, each);
+  }
+  if (late !== null) lines.push(...late);
+  return lines;
+}
