@@ -9,7 +9,7 @@ import { fieldValue, malformedTrailers, type RequestSection, trailersOf } from "
 import { forbidsBody } from "../http/semantics.ts";
 import { type BodyOwner, type Pieces, QuicBody } from "./quic-body.ts";
 import type { QuicConnection } from "./quic-connection.ts";
-import { headersOf, type QuicHead, type QuicHeads } from "./quic-heads.ts";
+import { headersOf, interimHeadersOf, type QuicHead, type QuicHeads } from "./quic-heads.ts";
 import type { Outbox } from "./quic-outbox.ts";
 
 /** RFC 9114 §8.1. */
@@ -175,8 +175,7 @@ export class QuicExchange implements Exchange, Sink, BodyOwner {
 
   inform(head: ResponseHead): boolean {
     if (this.#isGone()) return false;
-    const { headers } = this.#services.heads.of(head);
-    return this.#attempt(() => this.#stream.sendInformationalHeaders(headers));
+    return this.#attempt(() => this.#stream.sendInformationalHeaders(interimHeadersOf(head)));
   }
 
   file(head: ResponseHead, body: FileBody): Promise<void> {

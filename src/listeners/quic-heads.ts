@@ -4,7 +4,10 @@ import { fieldValue } from "../http/fields.ts";
 import { parsePriority } from "../http/priority.ts";
 
 export interface QuicHead {
+  /** With the date of the moment when it was asked for. */
   readonly headers: Record<string, string | string[]>;
+  /** The response has a date of its own. */
+  readonly isDated: boolean;
   /** What the `priority` field asks for (RFC 9218 §5), null where there is none: the engine knows three levels. */
   readonly priority: { readonly level: "high" | "default" | "low"; readonly incremental: boolean } | null;
 }
@@ -14,18 +17,33 @@ const DEFAULT_URGENCY = 3;
 
 export class QuicHeads {
   readonly #made = new WeakMap<ResponseHead, QuicHead>();
+  #date = "";
+  #second = 0;
 
+  /** Of a final response: it tells its date (RFC 9110 §6.6.1), which the engine leaves to us. */
   of(head: ResponseHead): QuicHead {
     let made = this.#made.get(head);
     if (made === undefined) {
-      made = {
-        headers: { ":status": String(head.status), ...headersOf(head.fields) },
-        priority: priorityOf(head),
-      };
+      const headers = interimHeadersOf(head);
+      made = { headers, isDated: headers.date !== undefined, priority: priorityOf(head) };
       this.#made.set(head, made);
     }
+    if (!made.isDated) made.headers.date = this.#now();
     return made;
   }
+
+  #now(): string {
+    const second = Math.floor(Date.now() / 1000);
+    if (second !== this.#second) {
+      this.#second = second;
+      this.#date = new Date(second * 1000).toUTCString();
+    }
+    return this.#date;
+  }
+}
+
+export function interimHeadersOf({ status, fields }: ResponseHead): Record<string, string | string[]> {
+  return { ":status": String(status), ...headersOf(fields) };
 }
 
 export function headersOf(fields: Fields): Record<string, string | string[]> {
