@@ -10,6 +10,7 @@ export { type Chunk, type FieldValue, type HttpResponse, ResponseStateError } fr
 export type { RequestHandler } from "./handler/run.ts";
 export type { UploadedFile } from "./handler/uploads.ts";
 export { HttpError } from "./http/http-error.ts";
+export type { Priority } from "./http/priority.ts";
 export type { CookieOptions } from "./http/set-cookie.ts";
 export { CertificateError } from "./manager/certificate.ts";
 export type {

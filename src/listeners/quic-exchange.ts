@@ -230,8 +230,16 @@ export class QuicExchange implements Exchange, Sink, BodyOwner {
 
   #sendHead(head: ResponseHead, ends: boolean): void {
     const made: QuicHead = this.#services.heads.of(head);
-    if (made.priority !== null) this.#stream.setPriority(made.priority);
+    if (made.priority !== null) this.#prioritize(made.priority);
     this.#stream.sendHeaders(made.headers, ends ? TERMINAL : undefined);
+  }
+
+  #prioritize({ level, incremental }: NonNullable<QuicHead["priority"]>): void {
+    const asked = this.#stream.priority;
+    this.#stream.setPriority({
+      level: level ?? asked?.level ?? "default",
+      incremental: incremental ?? asked?.incremental ?? false,
+    });
   }
 
   /** Does what the engine may refuse by throwing, such as a second line of a field that it thinks has one. */

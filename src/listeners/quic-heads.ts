@@ -3,13 +3,18 @@ import type { Fields, ResponseHead } from "../exchange.ts";
 import { fieldValue } from "../http/fields.ts";
 import { parsePriority } from "../http/priority.ts";
 
+type Level = "high" | "default" | "low";
+
 export interface QuicHead {
   /** With the date of the moment when it was asked for. */
   readonly headers: Record<string, string | string[]>;
   /** The response has a date of its own. */
   readonly isDated: boolean;
-  /** What the `priority` field asks for (RFC 9218 §5), null where there is none: the engine knows three levels. */
-  readonly priority: { readonly level: "high" | "default" | "low"; readonly incremental: boolean } | null;
+  /**
+   * What the `priority` field asks for (RFC 9218 §5), null where there is none. The engine knows three levels; null is as
+   * the client said.
+   */
+  readonly priority: { readonly level: Level | null; readonly incremental: boolean | null } | null;
 }
 
 /** RFC 9218 §4.1. */
@@ -62,7 +67,11 @@ function priorityOf({ fields }: ResponseHead): QuicHead["priority"] {
   const value = fieldValue(fields, "priority");
   const priority = value === undefined ? null : parsePriority(value);
   if (priority === null) return null;
-  const { urgency = DEFAULT_URGENCY, incremental = false } = priority;
-  const level = urgency < DEFAULT_URGENCY ? "high" : urgency > DEFAULT_URGENCY ? "low" : "default";
-  return { level, incremental };
+  const { urgency, incremental = null } = priority;
+  return { level: urgency === undefined ? null : levelOf(urgency), incremental };
+}
+
+function levelOf(urgency: number): Level {
+  if (urgency === DEFAULT_URGENCY) return "default";
+  return urgency < DEFAULT_URGENCY ? "high" : "low";
 }
