@@ -15,7 +15,7 @@ export interface Connection {
 }
 
 /** What client and server agreed on (RFC 8446, RFC 9001). */
-export interface Handshake {
+export interface ConnectionHandshake {
   /** By ALPN (RFC 7301), such as `h3`. */
   readonly protocol: string;
   /** Such as `TLS_AES_128_GCM_SHA256`. */
@@ -27,12 +27,12 @@ export interface Handshake {
 }
 
 /** Where a connection was before its client moved (RFC 9000 §9). */
-export interface Origin {
+export interface FormerPath {
   readonly remoteAddress: string;
   readonly remotePort: number;
 }
 
-export interface Close {
+export interface ConnectionClose {
   /** `idle`: nothing came from the client for `idleTimeout`. */
   readonly by: "client" | "server" | "idle";
   /** Whose codes `code` is of (RFC 9000 §20, RFC 9114 §8.1). */
@@ -46,10 +46,10 @@ export interface Close {
 /** Something that happened to a connection. */
 export type ConnectionEvent =
   | { readonly name: "connect"; readonly connection: Connection }
-  | { readonly name: "handshake"; readonly connection: Connection; readonly handshake: Handshake }
+  | { readonly name: "handshake"; readonly connection: Connection; readonly handshake: ConnectionHandshake }
   /** `connection` says where it is now. */
-  | { readonly name: "migrate"; readonly connection: Connection; readonly from: Origin }
-  | { readonly name: "close"; readonly connection: Connection; readonly close: Close };
+  | { readonly name: "migrate"; readonly connection: Connection; readonly from: FormerPath }
+  | { readonly name: "close"; readonly connection: Connection; readonly close: ConnectionClose };
 
 /** How a connection is doing. */
 export interface ConnectionInfo extends Connection {

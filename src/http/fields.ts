@@ -155,8 +155,16 @@ export function malformedTrailers(lines: Fields): string | null {
   return null;
 }
 
-/** Null where the request may go to a handler. `hasBody` is false where the stream ended with the head. */
-export function refusalOf(head: RequestHead, hasBody: boolean, limits: HeadLimits): Refusal | null {
+/**
+ * Null where the request may go to a handler.
+ * @param head with a bound of its own, where its listener takes less
+ * @param hasBody false where the stream ended with the head
+ */
+export function refusalOf(
+  head: RequestHead & { readonly maxHeaderBytes?: number | undefined },
+  hasBody: boolean,
+  limits: HeadLimits,
+): Refusal | null {
   const { method, path, authority, fields } = head;
   if (!COMMON_METHODS.has(method)) {
     if (!TOKEN.test(method)) return malformed("the method is not a token (RFC 9110 §9.1)");
@@ -197,8 +205,9 @@ export function refusalOf(head: RequestHead, hasBody: boolean, limits: HeadLimit
       declared = value;
     }
   }
-  if (bytes > limits.maxHeaderBytes) {
-    return { status: 431, reason: `the head has ${bytes} bytes, over ${limits.maxHeaderBytes}` };
+  const maxHeaderBytes = head.maxHeaderBytes ?? limits.maxHeaderBytes;
+  if (bytes > maxHeaderBytes) {
+    return { status: 431, reason: `the head has ${bytes} bytes, over ${maxHeaderBytes}` };
   }
   if (declared !== null) {
     if (!DIGITS.test(declared)) return malformed("content-length is not a number (RFC 9110 §8.6)");

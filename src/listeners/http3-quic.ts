@@ -4,9 +4,7 @@
  */
 
 import { lookup } from "node:dns/promises";
-import { createWriteStream } from "node:fs";
 import { isIP, type SocketAddress } from "node:net";
-import { join } from "node:path";
 import {
   listen,
   type QuicEndpoint,
@@ -16,26 +14,25 @@ import {
   type SessionHandshakeInfo,
   type SessionOptions,
 } from "node:quic";
-import type { Writable } from "node:stream";
 import type { ConnectionInfo } from "../connection.ts";
 import { contentLength, readRequestSection } from "../http/fields.ts";
 import type { ResolvedQuic } from "../http3-options.ts";
 import type { Listener, ListenerHost, ListenerOptions } from "./listener.ts";
 import { bindUdp } from "./ports.ts";
 import { Admission } from "./quic-admission.ts";
+import { Arrivals } from "./quic-arrival.ts";
 import { type ConnectionOwner, QuicConnection } from "./quic-connection.ts";
-import { Http3Error, linesOf, QuicExchange, type QuicServices } from "./quic-exchange.ts";
-import { QuicHeads } from "./quic-heads.ts";
+import { Diagnostics } from "./quic-diagnostics.ts";
+import { Http3Error, QuicExchange, type QuicServices } from "./quic-exchange.ts";
+import { linesOf, QuicHeads } from "./quic-heads.ts";
 import { engineOptions, ignoredOptions, lateBlockList } from "./quic-options.ts";
 import { Outbox } from "./quic-outbox.ts";
+import { mendSocket } from "./quic-socket.ts";
 import { SpoolSpace } from "./spool.ts";
-import { SOCKET_OPTIONS, SocketOptions, udpSocketsOn } from "./udp-socket.ts";
 
 /** What the engine `quic` is told beside the options of every listener. */
 export interface QuicListenerOptions extends ListenerOptions {
   readonly quic: ResolvedQuic;
-  /** Of the reactor: the first part of a connection's id. */
-  readonly reactorId: number;
   /** Where bodies wait that are not read in time. */
   readonly directory: string;
   readonly maxBodyBytes: number;
@@ -43,8 +40,6 @@ export interface QuicListenerOptions extends ListenerOptions {
 
 /** All bodies of one listener that wait on the disk, bytes. */
 const SPOOL_BYTES = 1024 ** 3;
-/** Bytes that the system keeps of what arrives, and of what leaves; it may allow less. */
-const SOCKET_BUFFER_BYTES = 4 * 1024 ** 2;
 /**
  * A stream that has closed may have its last packets under way, or to be sent again: a connection is closed this long
  * after its last one. Milliseconds.
@@ -57,8 +52,6 @@ const MIN_LOOK_INTERVAL = 250;
 const LOOKS_PER_TIMEOUT = 4;
 /** RFC 9000 §20.1. */
 const CONNECTION_REFUSED = 2n;
-/** Requests of these have no body unless they say so by content-length, or begin it. */
-const BODILESS = new Set(["GET", "HEAD", "DELETE", "OPTIONS", "TRACE", "CONNECT"]);
 
 type Section = Readonly<Record<string, string | string[] | undefined>>;
 
@@ -79,21 +72,14 @@ class QuicListener implements Listener, ConnectionOwner {
   readonly idleTimeout: number;
   readonly maxFieldSectionSize: number | undefined;
   readonly bodies: ConnectionOwner["bodies"];
-  tell: ConnectionOwner["tell"] = null;
   port = 0;
   readonly #options: QuicListenerOptions;
   readonly #host: ListenerHost;
   readonly #services: QuicServices;
   readonly #admission: Admission;
   readonly #connections = new Map<QuicSession, QuicConnection>();
-  readonly #keylog: Writable | null;
-  /** Requests of which is not known yet whether they have a body. */
-  #undecided: Arrival[] = [];
-  readonly #decide = () => {
-    const undecided = this.#undecided;
-    this.#undecided = [];
-    for (const arrival of undecided) arrival.decide(true);
-  };
+  readonly #arrivals: Arrivals;
+  readonly #diagnostics: Diagnostics;
   #endpoint: QuicEndpoint | null = null;
   #looks: NodeJS.Timeout | null = null;
   #count = 0;
@@ -109,7 +95,8 @@ class QuicListener implements Listener, ConnectionOwner {
     this.#admission = new Admission(quic, lateBlockList(quic), performance.now());
     const log = (line: string) => host.log(line);
     this.#services = { outbox: new Outbox(), heads: new QuicHeads(), QuicError, log };
-    this.#keylog = quic.keylog === null ? null : this.#append(quic.keylog);
+    this.#arrivals = new Arrivals(host);
+    this.#diagnostics = new Diagnostics(quic, log);
   }
 
   /** Rejects where the socket cannot be had. */
@@ -129,16 +116,28 @@ class QuicListener implements Listener, ConnectionOwner {
       onpathvalidation(result, _local, remote) {
         if (result === "success") listener.#connections.get(this)?.migrated(remote);
       },
-      onkeylog: (line) => this.#keylog?.write(line.endsWith("\n") ? line : `${line}\n`),
+      onkeylog: (line) => this.#diagnostics.secret(line),
       onqlog(data, fin) {
-        listener.#qlog(this, data, fin);
+        const connection = listener.#connections.get(this);
+        if (connection !== undefined) listener.#diagnostics.record(connection.id, data, fin);
       },
     });
     this.port = (this.#endpoint.address as SocketAddress).port;
-    this.#mendSocket();
+    try {
+      mendSocket(this.port);
+    } catch (error) {
+      const { message } = error as Error;
+      this.#host.log(
+        `the UDP socket cannot be mended, so that clients which vanish hold up others: ${message}`,
+      );
+    }
     const { keepAliveTimeout } = this.#options;
     const interval = Math.min(keepAliveTimeout, this.idleTimeout) / LOOKS_PER_TIMEOUT;
     this.#looks = setInterval(() => this.#look(), Math.max(MIN_LOOK_INTERVAL, interval));
+  }
+
+  get tell(): ConnectionOwner["tell"] {
+    return this.#host.tellConnection;
   }
 
   get localPort(): number {
@@ -152,7 +151,7 @@ class QuicListener implements Listener, ConnectionOwner {
     return null;
   }
 
-  async drain(): Promise<void> {
+  async drain(_gently: boolean): Promise<void> {
     this.#draining = true;
     if (this.#endpoint !== null && !this.#endpoint.destroyed) this.#endpoint.busy = true;
     for (const [session, connection] of this.#connections) this.#leave(session, connection);
@@ -173,7 +172,7 @@ class QuicListener implements Listener, ConnectionOwner {
     }
     const endpoint = this.#endpoint;
     if (endpoint !== null && !endpoint.destroyed) await endpoint.close().catch(() => {});
-    this.#keylog?.end();
+    this.#diagnostics.close();
   }
 
   /** GOAWAY where requests are open (RFC 9114 §5.2); a connection without any is closed when it has been quiet. */
@@ -185,7 +184,7 @@ class QuicListener implements Listener, ConnectionOwner {
   }
 
   #connected(session: QuicSession): void {
-    const id = `q${this.#options.reactorId}-${++this.#count}`;
+    const id = `q${process.pid}-${++this.#count}`;
     const connection = new QuicConnection(id, session, this);
     this.#connections.set(session, connection);
     session.closed.then(
@@ -241,18 +240,15 @@ class QuicListener implements Listener, ConnectionOwner {
     const exchange = new QuicExchange(this.#host.nextId(), stream, head, connection, this.#services);
     const length = head.malformed === null ? contentLength(head.fields) : 0;
     const pieces = stream[Symbol.asyncIterator]();
-    const first = pieces.next();
-    if (length !== undefined) {
-      if (length > 0) exchange.receive(length, pieces, first);
-      // What has an end only now is let go by.
-      else first.catch(() => {});
-      this.#host.accept(exchange);
+    const reading = { pieces, first: pieces.next() };
+    if (length === undefined) {
+      this.#arrivals.add(exchange, reading);
       return;
     }
-    const arrival = new Arrival(exchange, pieces, first, this.#host);
-    if (BODILESS.has(head.method)) return;
-    // A client may wait for the answer before it begins its body.
-    if (this.#undecided.push(arrival) === 1) setImmediate(this.#decide);
+    if (length > 0) exchange.receive(length, reading);
+    // What has an end only now is let go by.
+    else reading.first.catch(() => {});
+    this.#host.accept(exchange);
   }
 
   /** Closes what has had no request for too long. */
@@ -265,92 +261,6 @@ class QuicListener implements Listener, ConnectionOwner {
       connection.closing = "no request for keepAliveTimeout";
       session.close({ code: BigInt(Http3Error.noError), type: "application" }).catch(() => {});
     }
-  }
-
-  /**
-   * The engine has ICMP errors reported (IP_RECVERR). One client that has vanished makes the next send fail, to whomever
-   * it goes, and the engine then sends nothing to anybody for a second. What it has for the sizes of the socket's buffers
-   * has no effect either.
-   */
-  #mendSocket(): void {
-    try {
-      using options = new SocketOptions();
-      const sockets = udpSocketsOn(this.port);
-      if (sockets.length === 0) throw new Error("it is not found in /proc");
-      const { ipReceiveErrors, ipv6ReceiveErrors, ...buffers } = SOCKET_OPTIONS;
-      for (const fd of sockets) {
-        for (const option of [ipReceiveErrors, ipv6ReceiveErrors]) options.set(fd, option, 0);
-        // What the system forbids it may still allow in part.
-        const { receiveBuffer, receiveBufferForced, sendBuffer, sendBufferForced } = buffers;
-        for (const [forced, plain] of [
-          [receiveBufferForced, receiveBuffer],
-          [sendBufferForced, sendBuffer],
-        ] as const) {
-          if (!options.set(fd, forced, SOCKET_BUFFER_BYTES)) options.set(fd, plain, SOCKET_BUFFER_BYTES);
-        }
-      }
-    } catch (error) {
-      this.#host.log(
-        `the UDP socket's options cannot be set (${(error as Error).message}): clients that vanish may hold up others`,
-      );
-    }
-  }
-
-  readonly #qlogs = new Map<QuicSession, Writable>();
-
-  #qlog(session: QuicSession, data: string, fin: boolean): void {
-    const { qlog } = this.#options.quic;
-    const connection = this.#connections.get(session);
-    if (qlog === null) return;
-    let file = this.#qlogs.get(session);
-    if (file === undefined && connection !== undefined) {
-      file = this.#append(join(qlog, `${connection.id}.sqlog`));
-      this.#qlogs.set(session, file);
-    }
-    file?.write(data);
-    if (!fin) return;
-    this.#qlogs.delete(session);
-    file?.end();
-  }
-
-  #append(path: string): Writable {
-    const file = createWriteStream(path, { flags: "a", mode: 0o600 });
-    file.on("error", (error) => this.#host.log(`${path}: ${error.message}`));
-    return file;
-  }
-}
-
-/** A request of which is not known yet whether it has a body. */
-class Arrival {
-  readonly #exchange: QuicExchange;
-  readonly #pieces: ReturnType<QuicStream[typeof Symbol.asyncIterator]>;
-  readonly #first: Promise<IteratorResult<Uint8Array[], unknown>>;
-  readonly #host: ListenerHost;
-  #decided = false;
-
-  constructor(
-    exchange: QuicExchange,
-    pieces: ReturnType<QuicStream[typeof Symbol.asyncIterator]>,
-    first: Promise<IteratorResult<Uint8Array[], unknown>>,
-    host: ListenerHost,
-  ) {
-    this.#exchange = exchange;
-    this.#pieces = pieces;
-    this.#first = first;
-    this.#host = host;
-    first.then(
-      ({ done }) => this.decide(!done),
-      // The client has gone, which the stream's end tells.
-      () => {},
-    );
-  }
-
-  decide(hasBody: boolean): void {
-    if (this.#decided) return;
-    this.#decided = true;
-    if (this.#exchange.aborted) return;
-    if (hasBody) this.#exchange.receive(undefined, this.#pieces, this.#first);
-    this.#host.accept(this.#exchange);
   }
 }
 

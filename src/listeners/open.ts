@@ -1,5 +1,6 @@
 /** Opens what a process listens on: one port number, for TCP and, where HTTP/3 is on, for UDP. */
 import { networkInterfaces } from "node:os";
+import type { ConnectionInfo } from "../connection.ts";
 import type { ResolvedQuic } from "../http3-options.ts";
 import { type ConnectionBounds, ConnectionLimits } from "./connection-limits.ts";
 import { listenHttp3Native } from "./http3-native.ts";
@@ -52,6 +53,15 @@ export async function openListeners(
       if (config.port !== 0 || attempt === PORT_ATTEMPTS) throw error;
     }
   }
+}
+
+/** How a connection is, by the listener that has it; null where none has. */
+export function connectionOf(listeners: readonly Listener[], id: string): ConnectionInfo | null {
+  for (const listener of listeners) {
+    const info = listener.connection?.(id) ?? null;
+    if (info !== null) return info;
+  }
+  return null;
 }
 
 async function listenHttp3(

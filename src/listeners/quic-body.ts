@@ -12,7 +12,11 @@ const IN_MEMORY = 256 * 1024;
 const LET_GO_BY = 64 * 1024;
 
 /** What the engine gives of a stream: pieces of it, several at a time. */
-export type Pieces = AsyncIterator<Uint8Array[], unknown, undefined>;
+export interface Reading {
+  readonly pieces: AsyncIterator<Uint8Array[], unknown, undefined>;
+  /** The first of them, which was asked for already. */
+  readonly first: Promise<IteratorResult<Uint8Array[], unknown>>;
+}
 
 export interface BodyOwner {
   /** No more of the body is wanted: the client is asked to send no more (RFC 9114 §4.1). */
@@ -44,21 +48,11 @@ export class QuicBody implements RequestBody {
   #wake: (() => void) | null = null;
   #asked = false;
 
-  /**
-   * @param pieces the rest of the stream
-   * @param first the first of its pieces, which was asked for already
-   */
-  constructor(
-    length: number | undefined,
-    pieces: Pieces,
-    first: Promise<IteratorResult<Uint8Array[], unknown>>,
-    owner: BodyOwner,
-    store: BodyStore,
-  ) {
+  constructor(length: number | undefined, reading: Reading, owner: BodyOwner, store: BodyStore) {
     this.length = length;
     this.#owner = owner;
     this.#store = store;
-    void this.#receive(pieces, first);
+    void this.#receive(reading);
   }
 
   async read(): Promise<Uint8Array | null> {
@@ -112,7 +106,7 @@ export class QuicBody implements RequestBody {
     }
   }
 
-  async #receive(pieces: Pieces, first: Promise<IteratorResult<Uint8Array[], unknown>>): Promise<void> {
+  async #receive({ pieces, first }: Reading): Promise<void> {
     try {
       for (let next = await first; !next.done; next = await pieces.next()) {
         for (const piece of next.value) this.#take(piece);

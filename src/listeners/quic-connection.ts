@@ -1,6 +1,12 @@
 /** One connection of `node:quic`: who it is with, what becomes of it, and how it is doing. It knows no requests. */
 import type { QuicError, QuicSession, SessionHandshakeInfo } from "node:quic";
-import type { Close, Connection, ConnectionEvent, ConnectionInfo, Handshake } from "../connection.ts";
+import type {
+  Connection,
+  ConnectionClose,
+  ConnectionEvent,
+  ConnectionHandshake,
+  ConnectionInfo,
+} from "../connection.ts";
 import { plainAddress } from "./listener.ts";
 import type { BodyStore } from "./quic-body.ts";
 
@@ -21,7 +27,7 @@ export interface ConnectionOwner {
   readonly maxFieldSectionSize: number | undefined;
   readonly bodies: BodyStore;
   /** Null where nobody listens. */
-  tell: ((event: ConnectionEvent) => void) | null;
+  readonly tell: ((event: ConnectionEvent) => void) | null;
 }
 
 /** `greeting`: the handshake is not done · `open` · `refused`: it is over the limits · `leaving`: it takes no more. */
@@ -146,7 +152,7 @@ export class QuicConnection implements Connection {
     this.remotePort = port;
   }
 
-  #closeOf(error: QuicError | null): Close {
+  #closeOf(error: QuicError | null): ConnectionClose {
     if (this.closing !== null)
       return { by: "server", space: "application", code: 0x100, reason: this.closing };
     if (error === null) {
@@ -165,7 +171,7 @@ export class QuicConnection implements Connection {
 /** Of `idleTimeout`: what is seen of it, as connections are looked at every so often. */
 const IDLE_SHARE = 0.7;
 
-function handshakeOf(info: SessionHandshakeInfo): Handshake {
+function handshakeOf(info: SessionHandshakeInfo): ConnectionHandshake {
   const { earlyDataAttempted: attempted, earlyDataAccepted: accepted } = info;
   return {
     protocol: info.protocol,

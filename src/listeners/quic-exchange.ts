@@ -7,10 +7,11 @@ import type { Exchange, ExchangeId, Fields, FileBody, RequestBody, ResponseHead,
 import { sendFile } from "../files/send.ts";
 import { fieldValue, malformedTrailers, type RequestSection, trailersOf } from "../http/fields.ts";
 import { forbidsBody } from "../http/semantics.ts";
-import { type BodyOwner, type Pieces, QuicBody } from "./quic-body.ts";
+import { type BodyOwner, QuicBody, type Reading } from "./quic-body.ts";
 import type { QuicConnection } from "./quic-connection.ts";
-import { headersOf, interimHeadersOf, type QuicHead, type QuicHeads } from "./quic-heads.ts";
+import { headersOf, interimHeadersOf, linesOf, type QuicHead, type QuicHeads } from "./quic-heads.ts";
 import type { Outbox } from "./quic-outbox.ts";
+import { StreamingResponse } from "./quic-response.ts";
 
 /** RFC 9114 §8.1. */
 export const Http3Error = {
@@ -21,23 +22,8 @@ export const Http3Error = {
   messageError: 0x10e,
 } as const;
 
-/** Bytes of a response that the engine holds for one stream. */
-const HIGH_WATER = 256 * 1024;
-/** What `node:stream/iter` calls `ondrain`; Bun has no such module yet, and its writers have this. */
-const DRAINABLE: unique symbol = Symbol.for("Stream.drainableProtocol") as never;
-
 /** What the engine's streams have beside their types. */
 type Stoppable = QuicStream & { stopSending(code: bigint): void };
-interface Writer {
-  /** Bytes that are welcome; null where the stream takes none any more. */
-  readonly desiredSize: number | null;
-  writeSync(chunk: Uint8Array): boolean;
-  endSync(): number;
-  fail(reason: QuicError): void;
-  /** Null where there is nothing to wait for. */
-  [DRAINABLE](): Promise<unknown> | null;
-}
-
 /** What the exchanges of one listener share. */
 export interface QuicServices {
   readonly outbox: Outbox<QuicExchange>;
@@ -123,12 +109,8 @@ export class QuicExchange implements Exchange, Sink, BodyOwner {
   }
 
   /** The request has a body, of which the first was asked for. */
-  receive(
-    length: number | undefined,
-    pieces: Pieces,
-    first: Promise<IteratorResult<Uint8Array[], unknown>>,
-  ): void {
-    const body = new QuicBody(length, pieces, first, this, this.#connection.bodies);
+  receive(length: number | undefined, reading: Reading): void {
+    const body = new QuicBody(length, reading, this, this.#connection.bodies);
     this.body = body;
     this.#stream.ontrailers = (section) => {
       const lines = linesOf(section);
@@ -282,89 +264,3 @@ export class QuicExchange implements Exchange, Sink, BodyOwner {
 }
 
 const TERMINAL = { terminal: true };
-
-/** A response body that comes piece by piece: at most HIGH_WATER of it lies in the engine, and one piece here. */
-class StreamingResponse {
-  readonly #writer: Writer;
-  readonly #stream: QuicStream;
-  readonly #drained: () => void;
-  #queue: Uint8Array[] = [];
-  #waiting = false;
-  #ending = false;
-  #trailers: Record<string, string | string[]> | null = null;
-
-  constructor(stream: QuicStream, drained: () => void) {
-    stream.highWaterMark = HIGH_WATER;
-    this.#stream = stream;
-    this.#writer = stream.writer as unknown as Writer;
-    this.#drained = drained;
-  }
-
-  /** False where the next has to wait. */
-  push(chunk: Uint8Array): boolean {
-    this.#queue.push(chunk);
-    return this.#flush();
-  }
-
-  end(trailers: Record<string, string | string[]> | null): void {
-    this.#ending = true;
-    this.#trailers = trailers;
-    this.#flush();
-  }
-
-  fail(error: QuicError): void {
-    this.#queue = [];
-    this.#writer.fail(error);
-  }
-
-  /** True where more is welcome. */
-  #flush(): boolean {
-    if (this.#waiting) return false;
-    while (this.#queue.length > 0 && this.#writer.desiredSize !== 0) {
-      const chunk = this.#queue.shift() as Uint8Array;
-      // Of a writer whose stream has gone nothing is wanted: that is told by the stream's end.
-      if (!this.#writer.writeSync(chunk)) return true;
-    }
-    if (this.#ending && this.#queue.length === 0) {
-      this.#finish();
-      return true;
-    }
-    return this.#writer.desiredSize !== 0 || !this.#wait();
-  }
-
-  #finish(): void {
-    const trailers = this.#trailers;
-    if (trailers !== null) this.#stream.onwanttrailers = () => this.#stream.sendTrailers(trailers);
-    this.#writer.endSync();
-  }
-
-  /** False where there is nothing to wait for: the stream has gone, or there is room already. */
-  #wait(): boolean {
-    const drained = this.#writer[DRAINABLE]();
-    if (drained === null) return false;
-    this.#waiting = true;
-    const go = () => {
-      this.#waiting = false;
-      if (this.#flush()) this.#drained();
-    };
-    drained.then(go, go);
-    return true;
-  }
-}
-
-/** A section of the engine's, which is a dictionary, as lines: names that are numbers come first in it, and last here. */
-export function linesOf(section: Readonly<Record<string, string | string[] | undefined>>): string[] {
-  const lines: string[] = [];
-  let late: string[] | null = null;
-  for (const name in section) {
-    const value = section[name] as string | string[];
-    const code = name.charCodeAt(0);
-    const isDigit = code >= 0x30 && code <= 0x39;
-    if (isDigit) late ??= [];
-    const to = isDigit ? (late as string[]) : lines;
-    if (typeof value === "string") to.push(name, value);
-    else for (const each of value) to.push(name, each);
-  }
-  if (late !== null) lines.push(...late);
-  return lines;
-}

@@ -1,4 +1,7 @@
-/** Response heads as `node:quic` takes them, kept by the head's identity: one that repeats is the same object. */
+/**
+ * Header sections as `node:quic` takes and gives them: dictionaries. Response heads are kept by the head's identity: one
+ * that repeats is the same object.
+ */
 import type { Fields, ResponseHead } from "../exchange.ts";
 import { fieldValue } from "../http/fields.ts";
 import { parsePriority } from "../http/priority.ts";
@@ -74,4 +77,21 @@ function priorityOf({ fields }: ResponseHead): QuicHead["priority"] {
 function levelOf(urgency: number): Level {
   if (urgency === DEFAULT_URGENCY) return "default";
   return urgency < DEFAULT_URGENCY ? "high" : "low";
+}
+
+/** A section of the engine's, which is a dictionary, as lines: names that are numbers come first in it, and last here. */
+export function linesOf(section: Readonly<Record<string, string | string[] | undefined>>): string[] {
+  const lines: string[] = [];
+  let late: string[] | null = null;
+  for (const name in section) {
+    const value = section[name] as string | string[];
+    const code = name.charCodeAt(0);
+    const isDigit = code >= 0x30 && code <= 0x39;
+    if (isDigit) late ??= [];
+    const to = isDigit ? (late as string[]) : lines;
+    if (typeof value === "string") to.push(name, value);
+    else for (const each of value) to.push(name, each);
+  }
+  if (late !== null) lines.push(...late);
+  return lines;
 }

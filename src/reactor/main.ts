@@ -4,7 +4,7 @@ import { createServer } from "node:net";
 import { dirname } from "node:path";
 import { FileAnswers } from "../files/file-answers.ts";
 import type { Listener } from "../listeners/listener.ts";
-import { openListeners, reasonOf } from "../listeners/open.ts";
+import { connectionOf, openListeners, reasonOf } from "../listeners/open.ts";
 import { logTo } from "../log.ts";
 import type { FromReactor, ReactorConfig, ReactorCounts, ToReactor } from "../manager/messages.ts";
 import { dropPrivileges } from "../manager/privileges.ts";
@@ -71,6 +71,7 @@ function start(config: ReactorConfig): void {
     listeners = await openListeners(config.listen, reactor).catch((error: Error) => {
       throw new Error(reasonOf(error, config.listen), { cause: error });
     });
+    reactor.connections.find = (id) => connectionOf(listeners, id);
     if (config.identity !== null) {
       const { checkFolders } = await import("../manager/folders.ts");
       dropPrivileges(config.identity);
