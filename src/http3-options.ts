@@ -1,6 +1,6 @@
 /**
  * The options of HTTP/3: which engine, and for the engine `quic` everything that can be set. Type, unit, default and
- * check of each; there are no defaults anywhere else. How `node:quic` is told is in listeners/quic-options.ts.
+ * check of each; there are no defaults anywhere else. How `node:quic` is told is in listeners/quic/options.ts.
  */
 import { resolve } from "node:path";
 import * as v from "valibot";

@@ -71,7 +71,7 @@ async function listenHttp3(
 ): Promise<Listener> {
   if (quic === null) return listenHttp3Native(options, listenerHost);
   // Loaded where it is used: it brings a foreign function along.
-  const { listenHttp3Quic } = await import("./http3-quic.ts");
+  const { listenHttp3Quic } = await import("./quic/listener.ts");
   return listenHttp3Quic({ ...options, quic, maxBodyBytes, directory }, listenerHost);
 }
 

@@ -110,10 +110,10 @@ export class RawHttp3 implements AsyncDisposable {
    * A connection on which nothing was sent yet.
    * @param window bytes that the server may have under way
    */
-  static async connect(port: number, window = 100_000_000): Promise<RawHttp3> {
+  static async connect(port: number, window = 100_000_000, servername = "localhost"): Promise<RawHttp3> {
     const session = await connectQuicAsync(`https://127.0.0.1:${port}`, {
       rejectUnauthorized: false,
-      servername: "localhost",
+      servername,
       runtimeMode: "portable",
       alpn: ["h3"],
       connectTimeoutMs: WITHIN,
@@ -123,8 +123,8 @@ export class RawHttp3 implements AsyncDisposable {
   }
 
   /** A connection with its control stream and SETTINGS, as every client begins (RFC 9114 §6.2.1). */
-  static async open(port: number, window?: number): Promise<RawHttp3> {
-    const peer = await RawHttp3.connect(port, window);
+  static async open(port: number, window?: number, servername?: string): Promise<RawHttp3> {
+    const peer = await RawHttp3.connect(port, window, servername);
     peer.send(CONTROL, Buffer.concat([varint(StreamType.control), settings()]));
     return peer;
   }
@@ -139,6 +139,17 @@ export class RawHttp3 implements AsyncDisposable {
 
   send(id: number, bytes: Uint8Array, ends = false): void {
     this.#loop?.streamSend(id, Buffer.from(bytes), ends);
+  }
+
+  /**
+   * The same for a stream that is to be reset: resolves when the bytes have left. Behind the reset of a stream of which
+   * nothing has left quiche sends a frame of it, which no peer may (RFC 9000 §3.3).
+   */
+  async launch(bytes: Uint8Array, ends = false): Promise<number> {
+    const before = this.#bytesOut;
+    const id = this.begin(bytes, ends);
+    await until("the bytes' leaving", WITHIN, () => this.#bytesOut >= before + bytes.length);
+    return id;
   }
 
   /** RESET_STREAM and STOP_SENDING. */
@@ -214,12 +225,17 @@ export class RawHttp3 implements AsyncDisposable {
     return until("the connection's end", within, () => this.closed ?? undefined);
   }
 
-  async close(): Promise<void> {
-    await this.#session.close();
+  /** @param code of the application */
+  async close(code?: number, reason?: string): Promise<void> {
+    await this.#session.close(code, reason);
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
+  }
+
+  get #bytesOut(): number {
+    return this.#session.getMetrics()?.bytesOut ?? 0;
   }
 
   get #loop(): Internals["_eventLoop"] {

@@ -1,7 +1,7 @@
 /** Which connections the engine `quic` takes, without a socket and with a clock of the test's own. */
 import { describe, expect, test } from "bun:test";
 import { BlockList } from "node:net";
-import { Admission } from "../../src/listeners/quic-admission.ts";
+import { Admission } from "../../src/listeners/quic/admission.ts";
 
 const NONE = { connectionRate: 0, handshakeRate: 0, maxConnectionsPerAddress: 0 };
 

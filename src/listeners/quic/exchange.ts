@@ -2,25 +2,25 @@
  * A request and its response on a stream of `node:quic` as an exchange. What a request has only now and then (a body, a
  * response that streams, trailers) is made when it is needed.
  */
-import type { QuicError, QuicStream } from "node:quic";
-import type { Exchange, ExchangeId, Fields, FileBody, RequestBody, ResponseHead, Sink } from "../exchange.ts";
-import { sendFile } from "../files/send.ts";
-import { fieldValue, malformedTrailers, type RequestSection, trailersOf } from "../http/fields.ts";
-import { forbidsBody } from "../http/semantics.ts";
-import { type BodyOwner, QuicBody, type Reading } from "./quic-body.ts";
-import type { QuicConnection } from "./quic-connection.ts";
-import { headersOf, interimHeadersOf, linesOf, type QuicHead, type QuicHeads } from "./quic-heads.ts";
-import type { Outbox } from "./quic-outbox.ts";
-import { StreamingResponse } from "./quic-response.ts";
-
-/** RFC 9114 §8.1. */
-export const Http3Error = {
-  noError: 0x100,
-  internalError: 0x102,
-  excessiveLoad: 0x107,
-  requestRejected: 0x10b,
-  messageError: 0x10e,
-} as const;
+import type { QuicStream } from "node:quic";
+import type {
+  Exchange,
+  ExchangeId,
+  Fields,
+  FileBody,
+  RequestBody,
+  ResponseHead,
+  Sink,
+} from "../../exchange.ts";
+import { sendFile } from "../../files/send.ts";
+import { fieldValue, type RequestSection } from "../../http/fields.ts";
+import { forbidsBody } from "../../http/semantics.ts";
+import { type BodyOwner, QuicBody, type Reading } from "./body.ts";
+import type { QuicConnection } from "./connection.ts";
+import { headersOf, interimHeadersOf, type QuicHead, type QuicHeads } from "./heads.ts";
+import type { Outbox } from "./outbox.ts";
+import { breakOff, Http3Error } from "./reset.ts";
+import { type ResponseOwner, StreamingResponse } from "./response.ts";
 
 /** What the engine's streams have beside their types. */
 type Stoppable = QuicStream & { stopSending(code: bigint): void };
@@ -28,11 +28,12 @@ type Stoppable = QuicStream & { stopSending(code: bigint): void };
 export interface QuicServices {
   readonly outbox: Outbox<QuicExchange>;
   readonly heads: QuicHeads;
-  readonly QuicError: typeof QuicError;
+  /** The trailer sections that have come. */
+  readonly trailers: WeakMap<QuicStream, Fields>;
   log(line: string): void;
 }
 
-export class QuicExchange implements Exchange, Sink, BodyOwner {
+export class QuicExchange implements Exchange, Sink, BodyOwner, ResponseOwner {
   readonly id: ExchangeId;
   readonly method: string;
   readonly path: string;
@@ -53,7 +54,10 @@ export class QuicExchange implements Exchange, Sink, BodyOwner {
   /** The last of the response was handed over, or it was cut off: nothing more is owed to the client. */
   #over = false;
   #streaming: StreamingResponse | null = null;
-  #stopsWhenSent = false;
+  /** The engine has the last of the response. */
+  #sent = false;
+  /** No more of the request's body is wanted. */
+  #stopped = false;
 
   constructor(
     id: ExchangeId,
@@ -107,16 +111,13 @@ export class QuicExchange implements Exchange, Sink, BodyOwner {
   get sink(): Sink {
     return this;
   }
+  get trailers(): Fields {
+    return this.#services.trailers.get(this.#stream) ?? [];
+  }
 
   /** The request has a body, of which the first was asked for. */
   receive(length: number | undefined, reading: Reading): void {
-    const body = new QuicBody(length, reading, this, this.#connection.bodies);
-    this.body = body;
-    this.#stream.ontrailers = (section) => {
-      const lines = linesOf(section);
-      if (malformedTrailers(lines) === null) body.trailers = trailersOf(lines);
-      else this.#breakOff(Http3Error.messageError);
-    };
+    this.body = new QuicBody(length, reading, this, this.#connection.bodies);
   }
 
   respond(head: ResponseHead, body: Uint8Array | null): void {
@@ -132,13 +133,13 @@ export class QuicExchange implements Exchange, Sink, BodyOwner {
     this.#attempt(() => {
       this.#sendHead(head, body === null);
       if (body !== null) this.#stream.setBody(body);
-      if (this.#stopsWhenSent) this.stopSending();
+      this.#wasSent();
     });
   }
 
   /**
    * The same in two steps, the body first: the engine cannot send that, and says so by calling `blocked`; see
-   * quic-outbox.ts. False where it takes no body any more.
+   * outbox.ts. False where it takes no body any more.
    */
   sendBodyFirst(body: Uint8Array, blocked: () => void): boolean {
     if (this.#isGone()) return false;
@@ -151,7 +152,7 @@ export class QuicExchange implements Exchange, Sink, BodyOwner {
     this.#over = true;
     this.#attempt(() => {
       this.#sendHead(head, false);
-      if (this.#stopsWhenSent) this.stopSending();
+      this.#wasSent();
     });
   }
 
@@ -169,7 +170,7 @@ export class QuicExchange implements Exchange, Sink, BodyOwner {
     if (this.#isGone()) return;
     const ends = forbidsBody(this.method, head.status);
     const sent = this.#attempt(() => this.#sendHead(head, ends));
-    if (sent && !ends) this.#streaming = new StreamingResponse(this.#stream, () => this.onDrain?.());
+    if (sent && !ends) this.#streaming = new StreamingResponse(this.#stream, this);
   }
 
   data(chunk: Uint8Array): boolean {
@@ -179,35 +180,52 @@ export class QuicExchange implements Exchange, Sink, BodyOwner {
   end(trailers: Fields | null): void {
     if (this.#isGone()) return;
     this.#over = true;
-    if (this.#streaming === null) return;
-    this.#streaming.end(trailers === null ? null : headersOf(trailers));
+    if (this.#streaming === null) this.#wasSent();
+    else this.#streaming.end(trailers === null ? null : headersOf(trailers));
+  }
+
+  drained(): void {
+    this.onDrain?.();
+  }
+
+  finished(): void {
+    this.#wasSent();
   }
 
   abort(): void {
     this.#over = true;
-    this.#breakOff(Http3Error.internalError);
+    breakOff(this.#stream, Http3Error.internalError);
   }
 
   /** A malformed message is a stream error, and gets no answer (RFC 9114 §4.1.2). */
   refuse(): void {
     this.#over = true;
-    this.#breakOff(Http3Error.messageError);
+    breakOff(this.#stream, Http3Error.messageError);
   }
 
-  /** Behind the response, where there is one: a client that is told to stop may drop what comes later (RFC 9114 §4.1). */
+  /** Behind the response: a client that is told before drops it, perhaps, or breaks the connection off (RFC 9114 §4.1). */
   stopSending(): void {
-    if (this.headSent && !this.#over) this.#stopsWhenSent = true;
-    else (this.#stream as Stoppable).stopSending(BigInt(Http3Error.noError));
+    this.#stopped = true;
+    if (this.#sent) this.#stopReceiving();
   }
 
   cannotKeep(error: Error): void {
     this.#services.log(`${this.method} ${this.path} ${this.session}:${this.stream}: ${error.message}`);
-    this.#breakOff(Http3Error.excessiveLoad);
+    breakOff(this.#stream, Http3Error.excessiveLoad);
   }
 
   wanted(): void {
     if (this.headSent || fieldValue(this.fields, "expect")?.toLowerCase() !== "100-continue") return;
     this.inform({ status: 100, fields: [] });
+  }
+
+  #wasSent(): void {
+    this.#sent = true;
+    if (this.#stopped) this.#stopReceiving();
+  }
+
+  #stopReceiving(): void {
+    if (!this.#stream.destroyed) (this.#stream as Stoppable).stopSending(BigInt(Http3Error.noError));
   }
 
   #sendHead(head: ResponseHead, ends: boolean): void {
@@ -236,16 +254,9 @@ export class QuicExchange implements Exchange, Sink, BodyOwner {
         );
       }
       this.#over = true;
-      this.#breakOff(Http3Error.internalError);
+      breakOff(this.#stream, Http3Error.internalError);
       return false;
     }
-  }
-
-  /** RESET_STREAM for what is sent, STOP_SENDING for what is received. */
-  #breakOff(code: number): void {
-    if (this.#stream.destroyed) return;
-    this.#streaming?.fail(new this.#services.QuicError("the response ended short", { errorCode: code }));
-    this.#stream.destroy(undefined, { code });
   }
 
   #isGone(): boolean {

@@ -6,9 +6,9 @@ import type {
   ConnectionEvent,
   ConnectionHandshake,
   ConnectionInfo,
-} from "../connection.ts";
-import { plainAddress } from "./listener.ts";
-import type { BodyStore } from "./quic-body.ts";
+} from "../../connection.ts";
+import { plainAddress } from "../listener.ts";
+import type { BodyStore } from "./body.ts";
 
 const NANOSECONDS = 1e6;
 /** The transport's code where the engine itself broke the connection off (RFC 9000 §20.1, INTERNAL_ERROR). */

@@ -2,8 +2,8 @@
  * A request's body on a stream of `node:quic`. The engine reads whatever comes and returns the credit for it at once, so
  * that no client is held back: what nobody has read yet waits in memory up to a bound, and beyond it on the disk.
  */
-import { BodyLostError, type Fields, type RequestBody } from "../exchange.ts";
-import { collect } from "../http/body.ts";
+import { BodyLostError, type Fields, type RequestBody } from "../../exchange.ts";
+import { collect } from "../../http/body.ts";
 import { Spool, type SpoolSpace } from "./spool.ts";
 
 /** Bytes that wait in memory. */
@@ -25,6 +25,8 @@ export interface BodyOwner {
   cannotKeep(error: Error): void;
   /** Somebody wants the body: a client that waits to be asked for it is asked (RFC 9110 §10.1.1). */
   wanted(): void;
+  /** The trailer section, empty until it has come. */
+  readonly trailers: Fields;
 }
 
 export interface BodyStore {
@@ -37,14 +39,14 @@ export interface BodyStore {
 
 export class QuicBody implements RequestBody {
   readonly length: number | undefined;
-  trailers: Fields = [];
   readonly #owner: BodyOwner;
   readonly #store: BodyStore;
   #queue: Uint8Array[] = [];
   #queued = 0;
   #received = 0;
   #spool: Spool | null = null;
-  #state: "open" | "ended" | "lost" | "cancelled" = "open";
+  /** `ending`: all of it is here, and there may be trailers behind it. */
+  #state: "open" | "ending" | "ended" | "lost" | "cancelled" = "open";
   #wake: (() => void) | null = null;
   #asked = false;
 
@@ -53,6 +55,10 @@ export class QuicBody implements RequestBody {
     this.#owner = owner;
     this.#store = store;
     void this.#receive(reading);
+  }
+
+  get trailers(): Fields {
+    return this.#owner.trailers;
   }
 
   async read(): Promise<Uint8Array | null> {
@@ -90,10 +96,9 @@ export class QuicBody implements RequestBody {
     this.#drop("cancelled");
   }
 
-  /** The stream has gone: what was not read is of no use any more. */
+  /** The stream has gone: what lies on the disk is of no use any more. */
   lost(): void {
-    if (this.#state === "open") this.#drop("lost");
-    else this.#spool?.close();
+    if (this.#state === "open" || this.#spool !== null) this.#drop("lost");
   }
 
   async #readSpool(spool: Spool): Promise<Uint8Array | null> {
@@ -111,12 +116,19 @@ export class QuicBody implements RequestBody {
       for (let next = await first; !next.done; next = await pieces.next()) {
         for (const piece of next.value) this.#take(piece);
       }
-      if (this.#state === "open") this.#state = "ended";
-      this.#notify();
+      if (this.#state !== "open") return;
+      this.#state = "ending";
+      // The engine tells of trailers after the end, in the same turn.
+      setImmediate(() => this.#end());
     } catch {
       // A reset, or the end of the connection; the stream's own end tells the exchange.
       if (this.#state === "open") this.#drop("lost");
     }
+  }
+
+  #end(): void {
+    if (this.#state === "ending") this.#state = "ended";
+    this.#notify();
   }
 
   #take(piece: Uint8Array): void {
@@ -151,7 +163,7 @@ export class QuicBody implements RequestBody {
   }
 
   #drop(state: "lost" | "cancelled"): void {
-    if (this.#state !== "ended") this.#state = state;
+    this.#state = state;
     this.#queue = [];
     this.#queued = 0;
     this.#spool?.close();

@@ -2,9 +2,12 @@
  * Header sections as `node:quic` takes and gives them: dictionaries. Response heads are kept by the head's identity: one
  * that repeats is the same object.
  */
-import type { Fields, ResponseHead } from "../exchange.ts";
-import { fieldValue } from "../http/fields.ts";
-import { parsePriority } from "../http/priority.ts";
+import type { Fields, ResponseHead } from "../../exchange.ts";
+import { fieldValue } from "../../http/fields.ts";
+import { parsePriority } from "../../http/priority.ts";
+
+/** As the engine takes and gives it. */
+export type Section = Readonly<Record<string, string | string[] | undefined>>;
 
 type Level = "high" | "default" | "low";
 
@@ -80,7 +83,7 @@ function levelOf(urgency: number): Level {
 }
 
 /** A section of the engine's, which is a dictionary, as lines: names that are numbers come first in it, and last here. */
-export function linesOf(section: Readonly<Record<string, string | string[] | undefined>>): string[] {
+export function linesOf(section: Section): string[] {
   const lines: string[] = [];
   let late: string[] | null = null;
   for (const name in section) {

@@ -1,5 +1,5 @@
 /** The body of a response that comes piece by piece, through the writer of a stream of `node:quic`. */
-import type { QuicError, QuicStream } from "node:quic";
+import type { QuicStream } from "node:quic";
 
 /** Bytes of a response that the engine holds for one stream. */
 const HIGH_WATER = 256 * 1024;
@@ -11,26 +11,32 @@ interface Writer {
   readonly desiredSize: number | null;
   writeSync(chunk: Uint8Array): boolean;
   endSync(): number;
-  fail(reason: QuicError): void;
   /** Null where there is nothing to wait for. */
   [DRAINABLE](): Promise<unknown> | null;
+}
+
+export interface ResponseOwner {
+  /** A response that took no more does so again. */
+  drained(): void;
+  /** The last of it is with the engine. */
+  finished(): void;
 }
 
 /** A response body that comes piece by piece: at most HIGH_WATER of it lies in the engine, and one piece here. */
 export class StreamingResponse {
   readonly #writer: Writer;
   readonly #stream: QuicStream;
-  readonly #drained: () => void;
+  readonly #owner: ResponseOwner;
   #queue: Uint8Array[] = [];
   #waiting = false;
   #ending = false;
   #trailers: Record<string, string | string[]> | null = null;
 
-  constructor(stream: QuicStream, drained: () => void) {
+  constructor(stream: QuicStream, owner: ResponseOwner) {
     stream.highWaterMark = HIGH_WATER;
     this.#stream = stream;
     this.#writer = stream.writer as unknown as Writer;
-    this.#drained = drained;
+    this.#owner = owner;
   }
 
   /** False where the next has to wait. */
@@ -43,11 +49,6 @@ export class StreamingResponse {
     this.#ending = true;
     this.#trailers = trailers;
     this.#flush();
-  }
-
-  fail(error: QuicError): void {
-    this.#queue = [];
-    this.#writer.fail(error);
   }
 
   /** True where more is welcome. */
@@ -69,6 +70,7 @@ export class StreamingResponse {
     const trailers = this.#trailers;
     if (trailers !== null) this.#stream.onwanttrailers = () => this.#stream.sendTrailers(trailers);
     this.#writer.endSync();
+    this.#owner.finished();
   }
 
   /** False where there is nothing to wait for: the stream has gone, or there is room already. */
@@ -78,7 +80,7 @@ export class StreamingResponse {
     this.#waiting = true;
     const go = () => {
       this.#waiting = false;
-      if (this.#flush()) this.#drained();
+      if (this.#flush()) this.#owner.drained();
     };
     drained.then(go, go);
     return true;

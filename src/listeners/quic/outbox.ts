@@ -4,7 +4,7 @@
  * no callback to be had for the asking, but one: a stream that is given a body before its head cannot send it, and the
  * engine says so (`onblocked`), within a millisecond or with the next packet. In there the whole batch is sent.
  */
-import type { ResponseHead } from "../exchange.ts";
+import type { ResponseHead } from "../../exchange.ts";
 
 /** Fewer responses than this go out at once, each by itself: the callback costs a little, and up to a millisecond. */
 const BATCH_FROM = 4;

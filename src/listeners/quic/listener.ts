@@ -8,26 +8,27 @@ import { isIP, type SocketAddress } from "node:net";
 import {
   listen,
   type QuicEndpoint,
-  QuicError,
+  type QuicError,
   type QuicSession,
   type QuicStream,
   type SessionHandshakeInfo,
   type SessionOptions,
 } from "node:quic";
-import type { ConnectionInfo } from "../connection.ts";
-import { contentLength, readRequestSection } from "../http/fields.ts";
-import type { ResolvedQuic } from "../http3-options.ts";
-import type { Listener, ListenerHost, ListenerOptions } from "./listener.ts";
-import { bindUdp } from "./ports.ts";
-import { Admission } from "./quic-admission.ts";
-import { Arrivals } from "./quic-arrival.ts";
-import { type ConnectionOwner, QuicConnection } from "./quic-connection.ts";
-import { Diagnostics } from "./quic-diagnostics.ts";
-import { Http3Error, QuicExchange, type QuicServices } from "./quic-exchange.ts";
-import { linesOf, QuicHeads } from "./quic-heads.ts";
-import { engineOptions, ignoredOptions, lateBlockList } from "./quic-options.ts";
-import { Outbox } from "./quic-outbox.ts";
-import { mendSocket } from "./quic-socket.ts";
+import type { ConnectionInfo } from "../../connection.ts";
+import { contentLength, malformedTrailers, readRequestSection, trailersOf } from "../../http/fields.ts";
+import type { ResolvedQuic } from "../../http3-options.ts";
+import type { Listener, ListenerHost, ListenerOptions } from "../listener.ts";
+import { bindUdp } from "../ports.ts";
+import { Admission } from "./admission.ts";
+import { Arrivals } from "./arrival.ts";
+import { type ConnectionOwner, QuicConnection } from "./connection.ts";
+import { Diagnostics } from "./diagnostics.ts";
+import { QuicExchange, type QuicServices } from "./exchange.ts";
+import { linesOf, QuicHeads, type Section } from "./heads.ts";
+import { engineOptions, ignoredOptions, lateBlockList } from "./options.ts";
+import { Outbox } from "./outbox.ts";
+import { breakOff, Http3Error } from "./reset.ts";
+import { mendSocket } from "./socket.ts";
 import { SpoolSpace } from "./spool.ts";
 
 /** What the engine `quic` is told beside the options of every listener. */
@@ -52,8 +53,6 @@ const MIN_LOOK_INTERVAL = 250;
 const LOOKS_PER_TIMEOUT = 4;
 /** RFC 9000 §20.1. */
 const CONNECTION_REFUSED = 2n;
-
-type Section = Readonly<Record<string, string | string[] | undefined>>;
 
 export async function listenHttp3Quic(options: QuicListenerOptions, host: ListenerHost): Promise<Listener> {
   const { tls, quic, port } = options;
@@ -94,7 +93,12 @@ class QuicListener implements Listener, ConnectionOwner {
     this.bodies = { directory, maxBodyBytes, space: new SpoolSpace(SPOOL_BYTES) };
     this.#admission = new Admission(quic, lateBlockList(quic), performance.now());
     const log = (line: string) => host.log(line);
-    this.#services = { outbox: new Outbox(), heads: new QuicHeads(), QuicError, log };
+    this.#services = {
+      outbox: new Outbox(),
+      heads: new QuicHeads(),
+      trailers: new WeakMap(),
+      log,
+    };
     this.#arrivals = new Arrivals(host);
     this.#diagnostics = new Diagnostics(quic, log);
   }
@@ -109,6 +113,9 @@ class QuicListener implements Listener, ConnectionOwner {
       onerror: () => {},
       onheaders(section) {
         listener.#headers(this, section);
+      },
+      ontrailers(section) {
+        listener.#trailers(this, section);
       },
       onhandshake(info) {
         listener.#shook(this, info);
@@ -222,13 +229,13 @@ class QuicListener implements Listener, ConnectionOwner {
       if (connection === undefined || connection.state === "refused") {
         stream.destroy();
       } else if (connection.state === "leaving") {
-        stream.destroy(undefined, { code: Http3Error.requestRejected });
+        breakOff(stream, Http3Error.requestRejected);
       } else {
         this.#request(stream, section, connection);
       }
     } catch (error) {
       this.#host.log(`error: ${(error as Error).stack}`);
-      if (!stream.destroyed) stream.destroy(undefined, { code: Http3Error.internalError });
+      breakOff(stream, Http3Error.internalError);
     }
   }
 
@@ -249,6 +256,12 @@ class QuicListener implements Listener, ConnectionOwner {
     // What has an end only now is let go by.
     else reading.first.catch(() => {});
     this.#host.accept(exchange);
+  }
+
+  #trailers(stream: QuicStream, section: Section): void {
+    const lines = linesOf(section);
+    if (malformedTrailers(lines) === null) this.#services.trailers.set(stream, trailersOf(lines));
+    else breakOff(stream, Http3Error.messageError);
   }
 
   /** Closes what has had no request for too long. */

@@ -2,8 +2,8 @@
 import { createPrivateKey } from "node:crypto";
 import { BlockList, isIPv6 } from "node:net";
 import type { SessionOptions, SNIEntry } from "node:quic";
-import type { ResolvedQuic } from "../http3-options.ts";
-import { engineHeaderBytes, type ListenerOptions } from "./listener.ts";
+import type { ResolvedQuic } from "../../http3-options.ts";
+import { engineHeaderBytes, type ListenerOptions } from "../listener.ts";
 
 /** What the engine tells its clients whatever it is told itself (RFC 9204 §5). */
 const ADVERTISED = { qpackMaxTableCapacity: 4096, qpackBlockedStreams: 100 } as const;

@@ -1,7 +1,7 @@
 /** Requests that are on their way in: their head has come, and it is not known yet whether they have a body. */
-import type { ListenerHost } from "./listener.ts";
-import type { Reading } from "./quic-body.ts";
-import type { QuicExchange } from "./quic-exchange.ts";
+import type { ListenerHost } from "../listener.ts";
+import type { Reading } from "./body.ts";
+import type { QuicExchange } from "./exchange.ts";
 
 /** Requests of these have no body unless they begin one. */
 const BODILESS = new Set(["GET", "HEAD", "DELETE", "OPTIONS", "TRACE", "CONNECT"]);
