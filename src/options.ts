@@ -637,13 +637,12 @@ export function resolveOptions(options: ServerOptions): ResolvedOptions {
   const result = v.safeParse(CHECKS, withoutSwooleNames(options));
   if (result.success) {
     const { http3, ...rest } = result.output;
-    // The engine takes `reusePort` and binds without it: a second reactor finds the port in use.
+    // The engine takes `reusePort` and binds without it: a second process finds the port in use.
+    const alone = 'with the HTTP/3 engine "quic", which cannot share a port';
     if (http3.engine === "quic" && rest.reactors > 1)
-      throw wrongOption(
-        "reactors",
-        rest.reactors,
-        '1 with the HTTP/3 engine "quic", which cannot share a port',
-      );
+      throw wrongOption("reactors", rest.reactors, `1 ${alone}`);
+    if (http3.engine === "quic" && rest.mode === "base" && rest.workers.max > 1)
+      throw wrongOption("workers", rest.workers.max, `1 in the mode "base" ${alone}`);
     return { ...rest, http3: http3.engine, quic: http3.quic };
   }
   const issue = result.issues[0];
