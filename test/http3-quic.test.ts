@@ -612,7 +612,7 @@ describe("peers that do no good", () => {
     expect(server.stderr).toBe("");
   });
 
-  test("clients that vanish hold up nobody: the others' requests wait as long as before", async () => {
+  test("clients that vanish hold up nobody: no request of the others waits for 100 ms", async () => {
     // The vanished are waited for at the end.
     await using server = await start({}, { shutdownTimeout: 500 });
     await using others = await QuicheClient.connect(server);
@@ -621,7 +621,7 @@ describe("peers that do no good", () => {
       let worst = 0;
       for (const end = performance.now() + within; performance.now() < end; ) {
         const began = performance.now();
-        const response = await inTime("an answer", 5_000, others.request({ path: "/hello" }));
+        const response = await inTime("an answer", 10_000, others.request({ path: "/hello" }));
         await response.body.bytes();
         worst = Math.max(worst, performance.now() - began);
       }
@@ -629,19 +629,25 @@ describe("peers that do no good", () => {
     };
     const relays: UdpRelay[] = [];
     const peers: RawHttp3[] = [];
+    const open = async () => {
+      const relay = await UdpRelay.to(server.port);
+      relays.push(relay);
+      const peer = await RawHttp3.open(relay.port);
+      peers.push(peer);
+      for (let i = 0; i < 4; i++) peer.begin(headers(request({ path: "/trickle" })), true);
+      await until("a response under way", 10_000, () => peer.stream(0).length > 0);
+    };
+    /** How much longer the slowest request takes than it may, when many vanish at once. */
+    const excess = async () => {
+      await Promise.all(Array.from({ length: 20 }, open));
+      const bound = Math.max(100, Math.min(2 * (await slowest(500)), 800));
+      for (const relay of relays.splice(0)) relay[Symbol.dispose]();
+      return (await slowest(3_000)) - bound;
+    };
     try {
-      for (let i = 0; i < 20; i++) {
-        const relay = await UdpRelay.to(server.port);
-        relays.push(relay);
-        const peer = await RawHttp3.open(relay.port);
-        peers.push(peer);
-        for (let j = 0; j < 4; j++) peer.begin(headers(request({ path: "/trickle" })), true);
-        await until("a response under way", 5_000, () => peer.stream(0).length > 0);
-      }
-      // A stall takes a second. Of what else runs on the machine the others wait as long as before.
-      const bound = Math.max(250, Math.min(3 * (await slowest(500)), 800));
-      for (const relay of relays) relay.vanish();
-      expect(await slowest(3_000)).toBeLessThan(bound);
+      // A stall takes a second, each time. Of other work on the machine one of two rounds may suffer.
+      const first = await excess();
+      if (first >= 0) expect(await excess()).toBeLessThan(0);
     } finally {
       await Promise.all(peers.map((peer) => peer.close()));
       for (const relay of relays) relay[Symbol.dispose]();
