@@ -4,7 +4,7 @@ import { parseReport } from "./h2load.ts";
 import type { Load } from "./load.ts";
 
 const LOAD: Load = {
-  name: "2 × 1",
+  protocol: "HTTP/3",
   path: "/",
   connections: 2,
   streams: 1,

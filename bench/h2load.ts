@@ -3,26 +3,59 @@
  * whatever happened to its requests, so the report it prints decides.
  */
 import { runToEnd } from "./child.ts";
-import { BenchError, type Generator, type Load, type Measurement } from "./load.ts";
+import {
+  BenchError,
+  type Generator,
+  type Load,
+  type Measurement,
+  measurementOf,
+  type Protocol,
+} from "./load.ts";
 
 /** Seconds of silence on a connection after which h2load counts its requests as failed. */
 const SILENCE = 10;
 
 const MILLISECONDS = { us: 0.001, ms: 1, s: 1000 } as const;
 
-/** `command` is a program and its arguments, separated by spaces: what the environment variable H2LOAD holds. */
-export async function h2load(command: string, signal: AbortSignal): Promise<Generator> {
-  const program = command.trim().split(/\s+/);
-  const { stdout } = await runToEnd([...program, "--version"], signal);
+const CHOICE: Readonly<Record<Protocol, { options: readonly string[]; name: string }>> = {
+  "HTTP/1.1": { options: ["--h1"], name: "http/1.1" },
+  "HTTP/2": { options: ["--alpn-list=h2"], name: "h2" },
+  "HTTP/3": { options: ["--h3"], name: "h3" },
+};
+
+/**
+ * @param program an h2load and what stands before it
+ * @throws {BenchError} where it does not run, or does not know HTTP/3
+ */
+export async function h2load(program: readonly string[], signal: AbortSignal): Promise<Generator> {
+  const { stdout: version } = await runToEnd([...program, "--version"], signal);
+  const { stdout: help } = await runToEnd([...program, "--help"], signal);
+  if (!help.includes("--h3")) {
+    throw new BenchError(`H2LOAD is ${program.join(" ")}, which was built without HTTP/3 (--enable-http3)`);
+  }
   return {
-    name: stdout.trim(),
+    name: version.trim(),
     async run(port, load, signal) {
-      const options = ["--h3", `--connect-to=127.0.0.1:${port}`, "-t", "1", "-N", `${SILENCE}`];
+      const place = [`--connect-to=127.0.0.1:${port}`, "-t", "1", "-N", `${SILENCE}`];
       const size = ["-n", `${load.requests}`, "-c", `${load.connections}`, "-m", `${load.streams}`];
-      const { acceptEncoding } = load;
-      const fields = acceptEncoding === undefined ? [] : ["-H", `accept-encoding: ${acceptEncoding}`];
+      const fields = Object.entries(load.fields ?? {}).flatMap(([name, value]) => [
+        "-H",
+        `${name}: ${value}`,
+      ]);
+      const { upload } = load;
+      // It may be in a root folder of its own, where the file is not; what it has open, it has there, too.
+      const body = upload === undefined ? [] : ["-d", "/dev/stdin"];
       const url = `https://localhost:${port}${load.path}`;
-      const finished = await runToEnd([...program, ...options, ...size, ...fields, url], signal);
+      const command = [
+        ...program,
+        ...CHOICE[load.protocol].options,
+        ...place,
+        ...size,
+        ...fields,
+        ...body,
+        url,
+      ];
+      const finished = await runToEnd(command, signal, upload?.file ?? null);
       return parseReport(finished.stdout, load, finished.cpuSeconds);
     },
   };
@@ -43,10 +76,13 @@ export function parseReport(report: string, load: Load, cpuSeconds: number): Mea
   if (requests !== allDone || statuses !== `${n} 2xx, 0 3xx, 0 4xx, 0 5xx`) {
     throw new BenchError(`requests: ${requests}; status codes: ${statuses}`);
   }
-  if (bytes !== load.requests * load.responseBytes) {
+  if (bytes !== n * load.responseBytes) {
     throw new BenchError(`${bytes} bytes of body, not ${n} × ${load.responseBytes}`);
   }
-  find(/^(Application protocol: h3)$/m);
+  const protocol = find(/^Application protocol: (.*)$/m);
+  if (protocol !== CHOICE[load.protocol].name) {
+    throw new BenchError(`the server chose ${protocol}, not ${load.protocol}`);
+  }
 
   const columns = find(/^( +min +max .*)$/m)
     .trim()
@@ -59,14 +95,7 @@ export function parseReport(report: string, load: Load, cpuSeconds: number): Mea
     return milliseconds(duration);
   };
   const seconds = milliseconds(find(/^finished in ([^,]+),/m)) / 1000;
-  return {
-    seconds,
-    requestsPerSecond: load.requests / seconds,
-    megabytesPerSecond: bytes / 1e6 / seconds,
-    p50: latency("median"),
-    p99: latency("p99"),
-    generatorCores: cpuSeconds / seconds,
-  };
+  return measurementOf(load, { seconds, cpuSeconds, p50: latency("median"), p99: latency("p99") });
 }
 
 function milliseconds(duration: string): number {

@@ -1,80 +1,124 @@
-/** The report: medians over the repetitions, ratios, targets, and a table of them that reads well as plain text. */
-import { COMPARISONS, type Measurement, type Metric, type Target } from "./load.ts";
-import type { ServerName } from "./servers.ts";
+/** The report of `npm run bench`: what was asked of the project, and what was measured, in Markdown and charts. */
+import { barChart } from "./charts.ts";
+import { PROTOCOLS, type Protocol } from "./load.ts";
+import { DOWN, FILE, greetingName, IDLE, type Metric, SIZES, UP } from "./loads.ts";
+import { table } from "./markdown.ts";
+import type { Report } from "./render.ts";
+import type { Results, Series } from "./results.ts";
+import { SERVERS } from "./servers.ts";
 import { median } from "./statistics.ts";
+import { judge, TARGETS, wasLimit } from "./targets.ts";
 
-/** Every measurement of one load, in the order taken. */
-export type Samples = Readonly<Record<ServerName, readonly Measurement[]>>;
+const BODIES = [DOWN, UP, FILE];
 
-/** A generator this busy (in cores) was itself what limited the run. */
-const BUSY = 0.95;
-
-const SHOWN: Readonly<Record<Metric, { label: string; show: (value: number) => string }>> = {
-  requestsPerSecond: { label: "requests/s", show: (value) => Math.round(value).toLocaleString("en") },
-  megabytesPerSecond: { label: "MB/s", show: (value) => value.toFixed(0) },
-  p50: { label: "p50, ms", show: (value) => value.toFixed(3) },
-  p99: { label: "p99, ms", show: (value) => value.toFixed(3) },
+/** Whole figures with their thousands apart, small ones with three places. */
+const SHOW: Readonly<Record<Metric, { unit: string; show: (value: number) => string }>> = {
+  requestsPerSecond: { unit: "requests/s", show: (value) => Math.round(value).toLocaleString("en") },
+  megabytesPerSecond: { unit: "MB/s", show: (value) => value.toFixed(0) },
+  p50: { unit: "p50, ms", show: (value) => value.toFixed(3) },
+  p99: { unit: "p99, ms", show: (value) => value.toFixed(3) },
+  bytesPerConnection: { unit: "KiB a connection", show: (value) => (value / 1024).toFixed(1) },
 };
 
-const HEAD = [
-  "load",
-  "",
-  "raw Bun.serve",
-  "Tercet",
-  "ratio",
-  "each repetition",
-  "fetch form",
-  "ratio",
-  "target",
-  "",
-];
-
-function row(samples: Samples, metric: Metric, target: Target | null): string[] {
-  const { label, show } = SHOWN[metric];
-  const values = (name: ServerName) => samples[name].map((measurement) => measurement[metric]);
-  const [raw, event, fetch] = [values("raw"), values("event"), values("fetch")];
-  // Neighbours in time are compared: the machine's own speed drifts more than the ratio does.
-  const ratios = event.map((value, index) => value / (raw[index] ?? Number.NaN));
-  const fetchRatios = fetch.map((value, index) => value / (raw[index] ?? Number.NaN));
-  const ratio = median(ratios);
-  const each = ratios.map((value) => value.toFixed(2)).join(" ");
-  const fetchCells = [show(median(fetch)), median(fetchRatios).toFixed(2)];
-  const cells = [label, show(median(raw)), show(median(event)), ratio.toFixed(2), each, ...fetchCells];
-  if (target?.metric !== metric) return [...cells, "", ""];
-  return [...cells, `${target.bound} ${target.ratio}`, verdict(samples, ratio, target)];
-}
-
-/** With the generator at its limit on the raw server the ratio flatters Tercet: then a target is not shown to be met. */
-function verdict(samples: Samples, ratio: number, target: Target): string {
-  const cores = median(samples.raw.map((measurement) => measurement.generatorCores));
-  const met = target.bound === "at least" ? ratio >= target.ratio : ratio <= target.ratio;
-  if (cores < BUSY) return met ? "met" : "missed";
-  return met ? "not shown: the generator was the limit" : "missed, with the generator at its limit";
-}
-
-/** `results` has the samples of each load by its name. */
-export function table(results: ReadonlyMap<string, Samples>): string {
-  const rows = [HEAD];
-  for (const { load, metrics, target } of COMPARISONS) {
-    const samples = results.get(load.name);
-    if (samples === undefined) continue;
-    for (const [index, metric] of metrics.entries()) {
-      rows.push([index === 0 ? load.name : "", ...row(samples, metric, target)]);
-    }
+export function reportOf(results: Results): Report {
+  const files: Record<string, string> = {};
+  const parts = ["## Targets", targetTable(results)];
+  for (const protocol of PROTOCOLS) {
+    const names = namesOf(protocol).filter((name) => seriesOf(results, name).length > 0);
+    if (names.length === 0) continue;
+    const file = `${protocol.toLowerCase().replaceAll(/[^a-z0-9]/g, "")}.svg`;
+    files[file] = greetings(results, protocol);
+    parts.push(`## Hello, world over ${protocol}`, `![requests/s over ${protocol}](${file})`);
+    for (const name of names) parts.push(loadTable(results, name, ["requestsPerSecond", "p50", "p99"]));
   }
-  const widths = HEAD.map((_, column) => Math.max(3, ...rows.map((cells) => cells[column]?.length ?? 0)));
-  const line = (cells: readonly string[]) =>
-    `| ${cells.map((cell, column) => pad(cell, column, widths[column] ?? 0)).join(" | ")} |`;
-  const rule = widths.map((width, column) =>
-    isNumber(column) ? `${"-".repeat(width - 1)}:` : "-".repeat(width),
+  const bodies = BODIES.filter((name) => seriesOf(results, name).length > 0);
+  if (bodies.length > 0) {
+    files["bodies.svg"] = bars(results, "Bodies over HTTP/3", bodies, "megabytesPerSecond");
+    parts.push("## Bodies", "![MB/s of bodies](bodies.svg)");
+    for (const name of bodies) parts.push(loadTable(results, name, ["megabytesPerSecond"]));
+  }
+  const known = new Set([...PROTOCOLS.flatMap(namesOf), ...BODIES, IDLE]);
+  const others = new Set(
+    results.series.map(({ comparison }) => comparison).filter((name) => !known.has(name)),
   );
-  return [line(HEAD), line(rule), ...rows.slice(1).map(line)].join("\n");
+  for (const name of others) parts.push(loadTable(results, name, ["requestsPerSecond", "p99"]));
+  if (seriesOf(results, IDLE).length > 0) {
+    parts.push("## Idle connections", loadTable(results, IDLE, ["bytesPerConnection", "requestsPerSecond"]));
+  }
+  return { title: "The benchmark", parts, files };
 }
 
-function isNumber(column: number): boolean {
-  return [2, 3, 4, 6, 7].includes(column);
+function namesOf(protocol: Protocol): string[] {
+  return SIZES.map(([connections, streams]) => greetingName(protocol, connections, streams));
 }
 
-function pad(cell: string, column: number, width: number): string {
-  return isNumber(column) ? cell.padStart(width) : cell.padEnd(width);
+function seriesOf(results: Results, comparison: string): Series[] {
+  return results.series.filter((series) => series.comparison === comparison);
+}
+
+export function figureOf({ runs, error }: Series, metric: Metric): number {
+  return error === null ? median(runs.map((run) => run[metric] ?? Number.NaN)) : Number.NaN;
+}
+
+/** As it was called then; a server that was not there has today's name. */
+function labelOf(results: Results, server: string): string {
+  const today: Readonly<Record<string, { readonly label: string }>> = SERVERS;
+  return results.servers.find(({ name }) => name === server)?.label ?? today[server]?.label ?? server;
+}
+
+function targetTable(results: Results): string {
+  const rows = TARGETS.map((target) => {
+    const { ratio, each, verdict } = judge(results, target);
+    const pair = `${labelOf(results, target.of)} ÷ ${labelOf(results, target.to)}`;
+    const measured = Number.isNaN(ratio) ? "" : ratio.toFixed(2);
+    const single = each.map((value) => value.toFixed(2)).join(" ");
+    const { unit } = SHOW[target.metric];
+    return [target.comparison, unit, pair, `${target.bound} ${target.ratio}`, measured, single, verdict];
+  });
+  const head = ["load", "figure", "ratio of", "target", "measured", "each repetition", ""];
+  return table(head, rows, [4]);
+}
+
+function loadTable(results: Results, name: string, metrics: readonly Metric[]): string {
+  const head = [name, ...metrics.map((metric) => SHOW[metric].unit), "each repetition", ""];
+  const rows = seriesOf(results, name).map((series) => {
+    const label = labelOf(results, series.server);
+    if (series.error !== null) return [label, ...metrics.map(() => ""), "", "an error: no figure"];
+    const [first = "requestsPerSecond"] = metrics;
+    const each = series.runs.map((run) => SHOW[first].show(run[first] ?? Number.NaN)).join(" · ");
+    const cells = metrics.map((metric) => SHOW[metric].show(figureOf(series, metric)));
+    const limited = first !== "bytesPerConnection" && wasLimit(series.runs);
+    return [label, ...cells, each, limited ? "the generator was the limit" : ""];
+  });
+  return table(
+    head,
+    rows,
+    metrics.map((_, index) => index + 1),
+  );
+}
+
+/** 1 × 1 is a matter of latency, and has no place among rates. */
+function greetings(results: Results, protocol: Protocol): string {
+  const names = namesOf(protocol).slice(0, 2);
+  return bars(results, `Hello, world over ${protocol}`, names, "requestsPerSecond");
+}
+
+function bars(results: Results, title: string, names: readonly string[], metric: Metric): string {
+  const groups = names.map(
+    (name) => new Map(seriesOf(results, name).map((series) => [series.server, series])),
+  );
+  const servers = results.servers.filter(({ name }) => groups.some((group) => group.has(name)));
+  return barChart({
+    title,
+    unit: `${SHOW[metric].unit}, median of ${results.repetitions}`,
+    rows: servers.map(({ label }) => label),
+    series: names.map((name, index) => ({
+      name,
+      values: servers.map((server) => {
+        const series = groups[index]?.get(server.name);
+        const value = series === undefined ? Number.NaN : figureOf(series, metric);
+        return Number.isNaN(value) ? null : value;
+      }),
+    })),
+  });
 }

@@ -1,88 +1,196 @@
-/** Starts and stops the servers, each in processes of its own, on a port the system chose. */
+/** The servers: what each is called, what it speaks, and how it is started, in processes of its own and on a free port. */
 import { join } from "node:path";
-import { FILE_VARIABLE } from "./apps/answers.ts";
-import { BenchError } from "./load.ts";
+import type { ServerOptions } from "../src/index.ts";
+import { BODY_LIMIT, FILE_VARIABLE, GREETING, HEAD_LIMIT, IDLE_SECONDS } from "./apps/answers.ts";
+import { BenchError, PROTOCOLS, type Protocol } from "./load.ts";
+import { type ProxyKind, startProxy } from "./proxies.ts";
+import { startListening } from "./service.ts";
 
 const ROOT = join(import.meta.dir, "..");
-const READY = /^\w+: ready on https:\/\/\S+:(\d+) /m;
-
-/** Milliseconds for a server to become ready, and for it to stop when asked. */
-const START_LIMIT = 30_000;
-const STOP_LIMIT = 10_000;
-
-/** `event` and `fetch` are Tercet, with a handler in either form. */
-export const SERVER_NAMES = ["raw", "event", "fetch"] as const;
-export type ServerName = (typeof SERVER_NAMES)[number];
+/** Milliseconds for a server to answer its first request. */
+const ANSWER_LIMIT = 20_000;
+/** Of every server on Bun that is not Tercet, whose own processes have theirs from `maxHeaderBytes`. */
+const HEADS = `--max-http-header-size=${HEAD_LIMIT}`;
 
 export interface Certificate {
   readonly cert: string;
   readonly key: string;
 }
 
-export interface RunningServer extends AsyncDisposable {
+/** Commands, as programs and their arguments; null where there is none. */
+export interface Programs {
+  readonly node: readonly string[] | null;
+  readonly nginx: readonly string[] | null;
+  readonly caddy: readonly string[] | null;
+}
+
+export interface Place {
+  readonly certificate: Certificate;
+  /** The response to `/file`. */
+  readonly file: string;
+  /** For files that are needed as long as a server runs. */
+  readonly folder: string;
+  readonly programs: Programs;
+  /** The server behind nginx and Caddy. */
+  readonly upstream: Running | null;
+  /** Options of Tercet beside those that make the kind. */
+  readonly options: ServerOptions;
+}
+
+interface Running extends AsyncDisposable {
   readonly port: number;
+  /** The first process of each command. */
+  readonly pids: readonly number[];
 }
 
-function command(name: ServerName, { cert, key }: Certificate): string[] {
-  if (name !== "fetch") return [`bench/apps/${name}.ts`, cert, key];
-  const serve = ["src/cli/main.ts", "serve", "bench/apps/hello.ts", "--mode", "process", "--http3", "native"];
-  const place = ["--host", "127.0.0.1", "--port", "0", "--reactors", "1", "--workers", "1"];
-  return [...serve, ...place, "--cert", cert, "--key", key];
+export interface RunningServer extends Running {
+  readonly name: ServerName;
 }
 
-/** @throws {BenchError} where the server does not become ready; nothing is left running then. */
-export async function startServer(
-  name: ServerName,
-  certificate: Certificate,
-  file: string,
-): Promise<RunningServer> {
-  const child = Bun.spawn([process.execPath, ...command(name, certificate)], {
-    cwd: ROOT,
-    env: { ...process.env, NODE_ENV: "production", [FILE_VARIABLE]: file },
-    stdin: "ignore",
-    stdout: "pipe",
-    stderr: "inherit",
-  });
-  const stop = async () => {
-    const ended = child.exitCode !== null || child.signalCode !== null;
-    const limit = setTimeout(() => child.kill("SIGKILL"), STOP_LIMIT);
-    child.kill("SIGTERM");
-    await child.exited;
-    clearTimeout(limit);
-    const end = child.signalCode ?? `exit code ${child.exitCode}`;
-    if (ended) console.error(`bench: ${name} ended by itself: ${end}`);
-    else if (child.exitCode !== 0) console.error(`bench: ${name} did not stop as asked: ${end}`);
-  };
+interface ServerKind {
+  readonly label: string;
+  readonly protocols: readonly Protocol[];
+  /** What it is beside the others: ours · a bare server of the runtime · what others put there. */
+  readonly group: "tercet" | "bare" | "other";
+  /** What must be installed for it. */
+  readonly needs?: keyof Programs;
+  readonly launch: (place: Place) => Promise<Running>;
+}
+
+const TCP: readonly Protocol[] = ["HTTP/2", "HTTP/1.1"];
+
+/** In the order in which they are loaded: what is compared is near to each other. */
+const KINDS = {
+  raw: { label: "Bun.serve", protocols: PROTOCOLS, group: "bare", launch: bun("raw") },
+  "node-http2": { label: "node:http2", protocols: TCP, group: "bare", launch: bun("node-http2") },
+  process: { label: "Tercet", protocols: PROTOCOLS, group: "tercet", launch: tercet({ mode: "process" }) },
+  base: { label: "Tercet, base", protocols: PROTOCOLS, group: "tercet", launch: tercet({ mode: "base" }) },
+  fetch: { label: "Tercet, fetch form", protocols: ["HTTP/3"], group: "tercet", launch: fetchForm },
+  "node-quic": { label: "node:quic", protocols: ["HTTP/3"], group: "bare", launch: bun("node-quic") },
+  quic: {
+    label: "Tercet, quic",
+    protocols: ["HTTP/3"],
+    group: "tercet",
+    launch: tercet({ mode: "process", http3: "quic", reactors: 1 }),
+  },
+  nginx: proxy("nginx", "nginx, return", false),
+  caddy: proxy("caddy", "Caddy, respond", false),
+  "nginx-node": proxy("nginx", "nginx → node:http", true),
+  "caddy-node": proxy("caddy", "Caddy → node:http", true),
+  currentspace: {
+    label: "@currentspace/http3",
+    protocols: ["HTTP/3"],
+    group: "other",
+    needs: "node",
+    launch: node("currentspace"),
+  },
+} as const satisfies Record<string, ServerKind>;
+
+export type ServerName = keyof typeof KINDS;
+export const SERVERS: Readonly<Record<ServerName, ServerKind>> = KINDS;
+export const SERVER_NAMES = Object.keys(KINDS) as readonly ServerName[];
+
+/** @throws {BenchError} where the server does not become ready, or greets in another way; nothing is left running then. */
+export async function startServer(name: ServerName, place: Place): Promise<RunningServer> {
+  const running = await SERVERS[name].launch(place);
   try {
-    const port = await readyPort(name, child.stdout);
-    return { port, [Symbol.asyncDispose]: stop };
+    for (const protocol of SERVERS[name].protocols) await greeted(name, running.port, protocol);
+    return { ...running, name };
   } catch (error) {
-    await stop();
+    await running[Symbol.asyncDispose]();
     throw error;
   }
 }
 
-/** The port of the line that says the server is ready. What the server prints later is read and dropped. */
-function readyPort(name: ServerName, stdout: ReadableStream<Uint8Array>): Promise<number> {
-  const { promise, resolve, reject } = Promise.withResolvers<number>();
-  const limit = setTimeout(
-    () => reject(new BenchError(`${name} was not ready in ${START_LIMIT} ms`)),
-    START_LIMIT,
-  );
-  const read = async () => {
-    const decoder = new TextDecoder();
-    let text = "";
-    let ready = false;
-    for await (const chunk of stdout) {
-      if (ready) continue;
-      text += decoder.decode(chunk, { stream: true });
-      const port = READY.exec(text)?.[1];
-      if (port === undefined) continue;
-      ready = true;
-      resolve(Number(port));
-    }
-    reject(new BenchError(`${name} stopped before it was ready`));
+/** What nginx and Caddy have behind them. It runs on Node.js where there is one, and else on Bun. */
+export function startUpstream(place: Place): Promise<Running> {
+  return place.programs.node === null ? bun("node-http")(place) : node("node-http")(place);
+}
+
+function bun(app: string): ServerKind["launch"] {
+  return (place) => start(app, [process.execPath, HEADS, `bench/apps/${app}.ts`], place);
+}
+
+/** Node.js runs no TypeScript before its version 22: it gets JavaScript. */
+function node(app: string): ServerKind["launch"] {
+  return async (place) => {
+    const { node } = place.programs;
+    if (node === null) throw new BenchError(`${app} needs Node.js`);
+    // Beside the packages that it imports.
+    const outdir = join(ROOT, "node_modules/.cache/tercet-bench");
+    const entrypoints = [join(ROOT, `bench/apps/${app}.ts`)];
+    await Bun.build({ entrypoints, outdir, target: "node", packages: "external", naming: "[name].mjs" });
+    return start(app, [...node, join(outdir, `${app}.mjs`)], place);
   };
-  read().catch(reject);
-  return promise.finally(() => clearTimeout(limit));
+}
+
+function tercet(kind: object): ServerKind["launch"] {
+  return (place) => {
+    const options = JSON.stringify({ ...place.options, ...kind });
+    return start("tercet", [process.execPath, "bench/apps/tercet.ts"], place, [options]);
+  };
+}
+
+function fetchForm(place: Place): Promise<Running> {
+  const { certificate, options } = place;
+  const serve = ["src/cli/main.ts", "serve", "bench/apps/hello.ts", "--workers", "1"];
+  const reactors = options.reactors === undefined ? [] : ["--reactors", `${options.reactors}`];
+  const where = ["--host", "127.0.0.1", "--port", "0", "--cert", certificate.cert, "--key", certificate.key];
+  const limits = ["--keep-alive-timeout", `${IDLE_SECONDS * 1000}`, "--max-body-bytes", `${BODY_LIMIT}`];
+  return listen("tercet serve", [process.execPath, ...serve, ...reactors, ...where, ...limits], place);
+}
+
+function proxy(kind: ProxyKind, label: string, proxies: boolean) {
+  const launch = async ({ programs, upstream, certificate, folder }: Place): Promise<Running> => {
+    const program = programs[kind];
+    if (program === null || (proxies && upstream === null)) throw new BenchError(`${label} is not there`);
+    const behind = proxies ? upstream : null;
+    const service = await startProxy(kind, program, certificate, behind?.port ?? null, folder);
+    return { ...service, pids: [service.pid, ...(behind?.pids ?? [])] };
+  };
+  return { label, protocols: PROTOCOLS, group: "other", needs: kind, launch } as const;
+}
+
+function start(
+  app: string,
+  command: readonly string[],
+  place: Place,
+  options: readonly string[] = [],
+): Promise<Running> {
+  const { cert, key } = place.certificate;
+  return listen(app, [...command, cert, key, ...options], place);
+}
+
+async function listen(name: string, command: readonly string[], { file }: Place): Promise<Running> {
+  const service = await startListening(name, command, { cwd: ROOT, env: { [FILE_VARIABLE]: file } });
+  return { ...service, pids: [service.pid] };
+}
+
+/** Waits until it greets as the others do. Bun's client has no HTTP/2: over TCP it asks by HTTP/1.1. */
+async function greeted(name: ServerName, port: number, protocol: Protocol): Promise<void> {
+  let last = "nothing";
+  for (const until = performance.now() + ANSWER_LIMIT; performance.now() < until; await Bun.sleep(50)) {
+    try {
+      const response = await ask(port, "/", protocol);
+      const text = await response.text();
+      if (response.status === 200 && text === GREETING) return;
+      throw new BenchError(
+        `${name} answered ${response.status} and ${JSON.stringify(text)} over ${protocol}`,
+      );
+    } catch (error) {
+      if (error instanceof BenchError) throw error;
+      last = String(error);
+    }
+  }
+  throw new BenchError(`${name} did not answer over ${protocol}: ${last}`);
+}
+
+export function ask(port: number, path: string, protocol: Protocol, fields: Record<string, string> = {}) {
+  return fetch(`https://127.0.0.1:${port}${path}`, {
+    headers: fields,
+    tls: { rejectUnauthorized: false },
+    decompress: false,
+    signal: AbortSignal.timeout(ANSWER_LIMIT),
+    ...(protocol === "HTTP/3" ? { protocol: "http3" } : {}),
+  });
 }

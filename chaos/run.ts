@@ -7,9 +7,11 @@
  */
 import { parseArgs } from "node:util";
 import { durableTasks } from "./durable-tasks.ts";
+import { overload } from "./overload.ts";
 import type { Outcome, Scenario } from "./scenario.ts";
+import { UNDER_LOAD } from "./under-load.ts";
 
-const SCENARIOS: readonly Scenario[] = [durableTasks];
+const SCENARIOS: readonly Scenario[] = [...UNDER_LOAD, overload, durableTasks];
 
 async function outcomeOf(scenario: Scenario): Promise<Outcome> {
   try {

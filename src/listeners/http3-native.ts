@@ -15,9 +15,8 @@ import {
 import { changed, openMeant, sendOpened, WHOLE_BYTES } from "../files/send.ts";
 import { toBytes } from "../http/body.ts";
 import { contentLength, fieldValue } from "../http/fields.ts";
-import { SeenConnections } from "./connection-limits.ts";
-import { type Listener, type ListenerHost, type ListenerOptions, plainAddress } from "./listener.ts";
-import { bindUdp } from "./ports.ts";
+import type { SeenConnections } from "./connection-limits.ts";
+import { type Certificate, type ListenerHost, type ListenerOptions, plainAddress } from "./listener.ts";
 
 const MAX_IDLE_SECONDS = 255;
 /** Most exchanges are over sooner, and are spared an AbortSignal. Milliseconds. */
@@ -36,16 +35,8 @@ const SENT_CHECK_INTERVAL = 20;
 type NativeServer = Bun.Server<undefined>;
 type Answer = (response: Response) => void;
 
-export async function listenHttp3Native(options: ListenerOptions, host: ListenerHost): Promise<Listener> {
-  const { tls } = options;
-  if (tls === null) throw new TypeError("HTTP/3 needs TLS (RFC 9114 §3.1)");
-  // The engine itself would share the port with whoever has it, and say nothing.
-  if (!options.reusePort) await bindUdp(options.host, options.port);
-  return new NativeListener(options, tls, host);
-}
-
-class NativeListener implements Listener {
-  readonly protocols = ["HTTP/3"] as const;
+/** A UDP socket, and the connections that came by it. Its certificate is the one that it began with. */
+export class NativeEngine {
   readonly port: number;
   readonly inits = new ResponseInits();
   readonly unwatched = new Unwatched();
@@ -57,10 +48,8 @@ class NativeListener implements Listener {
   /** When the engine was last handed the end of a response, in milliseconds since the Unix epoch. */
   lastEnd = 0;
 
-  constructor(options: ListenerOptions, tls: NonNullable<ListenerOptions["tls"]>, host: ListenerHost) {
+  constructor(options: ListenerOptions, tls: Certificate, host: ListenerHost, seen: SeenConnections | null) {
     let answer: Answer = () => {};
-    const { connectionLimits, keepAliveTimeout } = options;
-    const seen = connectionLimits.areSet ? new SeenConnections(connectionLimits, keepAliveTimeout) : null;
     // One for all requests: an executor for each would be one more closure to make, and to collect.
     const executor = (resolve: Answer) => {
       answer = resolve;
@@ -90,6 +79,7 @@ class NativeListener implements Listener {
     this.port = this.server.port as number;
   }
 
+  /** Takes no more connections, tells those that are open to come to an end (GOAWAY); resolves when none is left. */
   async drain(): Promise<void> {
     const { abandoned, server } = this;
     const stopped = server.stop(false);
@@ -109,6 +99,7 @@ class NativeListener implements Listener {
     });
   }
 
+  /** Closes everything at once; after `drain` too. */
   close(): Promise<void> {
     return this.server.stop(true);
   }
@@ -240,16 +231,16 @@ class NativeExchange implements Exchange, Sink {
   /** Until the response is handed over. */
   #request: Request | null;
   #answer: Answer | null;
-  readonly #listener: NativeListener;
+  readonly #engine: NativeEngine;
   /** Null until the response streams. */
   #response: ResponseStream | null = null;
 
-  constructor(id: ExchangeId, request: Request, listener: NativeListener, answer: Answer) {
+  constructor(id: ExchangeId, request: Request, engine: NativeEngine, answer: Answer) {
     this.id = id;
     this.#request = request;
-    this.#listener = listener;
+    this.#engine = engine;
     this.#answer = answer;
-    this.receivedAt = listener.clock.now();
+    this.receivedAt = engine.clock.now();
     this.method = request.method;
     const url = request.url;
     this.path = url === "*" ? url : url.slice(url.indexOf("/", 8));
@@ -263,10 +254,10 @@ class NativeExchange implements Exchange, Sink {
     }
     this.fields = fields;
     this.authority = authority;
-    const peer = listener.server.requestIP(request);
+    const peer = engine.server.requestIP(request);
     this.remoteAddress = peer === null ? "" : plainAddress(peer.address);
     this.remotePort = peer?.port ?? 0;
-    this.localPort = listener.port;
+    this.localPort = engine.port;
     this.body =
       request.body === null ? null : new NativeBody(request, contentLength(fields), () => this.lost());
   }
@@ -308,7 +299,7 @@ class NativeExchange implements Exchange, Sink {
   watch(): void {
     if (this.#request === null) return;
     // The idle timeout counts while a handler works, too. None at all would keep what a vanished client has left for good.
-    this.#listener.server.timeout(this.#request, MAX_IDLE_SECONDS);
+    this.#engine.server.timeout(this.#request, MAX_IDLE_SECONDS);
     const { signal } = this.#request;
     if (signal.aborted) this.lost();
     else signal.addEventListener("abort", () => this.lost());
@@ -327,9 +318,9 @@ class NativeExchange implements Exchange, Sink {
   respond(head: ResponseHead, body: Uint8Array | string | null): void {
     this.headSent = true;
     this.#release();
-    this.#listener.lastEnd = this.#listener.clock.now();
+    this.#engine.lastEnd = this.#engine.clock.now();
     const content = body === null && this.method === "HEAD" ? unsentBody(head) : contentOf(head, body);
-    this.#answer?.(new Response(content, this.#listener.inits.of(head)));
+    this.#answer?.(new Response(content, this.#engine.inits.of(head)));
     this.#answer = null;
   }
 
@@ -346,9 +337,9 @@ class NativeExchange implements Exchange, Sink {
         return;
       }
       this.headSent = true;
-      this.#answer?.(new Response(Bun.file(handle.fd), this.#listener.inits.of(head)));
+      this.#answer?.(new Response(Bun.file(handle.fd), this.#engine.inits.of(head)));
       this.#answer = null;
-      await this.#listener.sending.sent(this);
+      await this.#engine.sending.sent(this);
       if (!this.aborted && (await handle.stat()).size < size) throw changed(body);
     } finally {
       await handle.close();
@@ -374,13 +365,13 @@ class NativeExchange implements Exchange, Sink {
    */
   checkSent(): boolean {
     if (this.#request === null) return true;
-    if (this.#listener.server.requestIP(this.#request) !== null) return false;
+    if (this.#engine.server.requestIP(this.#request) !== null) return false;
     if (this.#request.signal.aborted) {
       this.lost();
       return true;
     }
     this.#release();
-    this.#listener.lastEnd = this.#listener.clock.now();
+    this.#engine.lastEnd = this.#engine.clock.now();
     return true;
   }
 
@@ -390,10 +381,10 @@ class NativeExchange implements Exchange, Sink {
       fieldValue(head.fields, "content-type")?.startsWith("text/event-stream") ?? false,
       () => this.onDrain?.(),
       () => this.lost(),
-      this.#listener.abandoned,
+      this.#engine.abandoned,
     );
     const content = this.method === "HEAD" ? unsentBody(head) : this.#response.readable;
-    this.#answer?.(new Response(content, this.#listener.inits.of(head)));
+    this.#answer?.(new Response(content, this.#engine.inits.of(head)));
     this.#answer = null;
   }
 
@@ -403,7 +394,7 @@ class NativeExchange implements Exchange, Sink {
 
   end(): void {
     this.#release();
-    this.#listener.lastEnd = this.#listener.clock.now();
+    this.#engine.lastEnd = this.#engine.clock.now();
     this.#response?.end();
   }
 
@@ -417,7 +408,7 @@ class NativeExchange implements Exchange, Sink {
   /** The client's leaving no longer matters. */
   #release(): void {
     this.#request = null;
-    this.#listener.unwatched.remove(this);
+    this.#engine.unwatched.remove(this);
   }
 }
 

@@ -15,14 +15,20 @@ export interface ListenerHost {
   readonly tellConnection: ((event: ConnectionEvent) => void) | null;
 }
 
+/** PEM texts: a certificate with those that lead to its root, and its key. */
+export interface Certificate {
+  readonly cert: string;
+  readonly key: string;
+}
+
 export interface ListenerOptions {
   readonly host: string;
   /** 0: one that the system picks. */
   readonly port: number;
   /** Several processes share the port (`SO_REUSEPORT`). */
   readonly reusePort: boolean;
-  /** PEM texts; null for plain HTTP/1.1. */
-  readonly tls: { readonly cert: string; readonly key: string } | null;
+  /** Null for plain HTTP/1.1. */
+  readonly tls: Certificate | null;
   readonly maxHeaderBytes: number;
   /** Milliseconds without a request after which a connection is closed. */
   readonly keepAliveTimeout: number;
@@ -36,6 +42,11 @@ export interface ListenerOptions {
 export interface Listener {
   readonly port: number;
   readonly protocols: readonly Protocol[];
+  /**
+   * Has connections from now on get another certificate; those that are open stay as they are. Where it rejects, the
+   * certificate is the one before.
+   */
+  setCertificate(tls: Certificate): Promise<void>;
   /**
    * Takes no more connections, and tells those that are open to come to an end (GOAWAY, `connection: close`). Resolves
    * when none is left.

@@ -3,8 +3,8 @@ import { networkInterfaces } from "node:os";
 import type { ConnectionInfo } from "../connection.ts";
 import type { ResolvedQuic } from "../http3-options.ts";
 import { type ConnectionBounds, ConnectionLimits } from "./connection-limits.ts";
-import { listenHttp3Native } from "./http3-native.ts";
-import type { Listener, ListenerHost, ListenerOptions } from "./listener.ts";
+import { listenHttp3Native } from "./http3-native-listener.ts";
+import type { Certificate, Listener, ListenerHost, ListenerOptions } from "./listener.ts";
 import { listenTcp } from "./tcp.ts";
 
 export interface ListenConfig extends ConnectionBounds {
@@ -13,8 +13,8 @@ export interface ListenConfig extends ConnectionBounds {
   readonly port: number;
   /** Several processes share the port (`SO_REUSEPORT`). */
   readonly reusePort: boolean;
-  /** PEM texts; null for plain HTTP/1.1. */
-  readonly tls: { readonly cert: string; readonly key: string } | null;
+  /** Null for plain HTTP/1.1. */
+  readonly tls: Certificate | null;
   readonly http3: "native" | "quic" | "off";
   /** Of the engine `quic`; null with another. */
   readonly quic: ResolvedQuic | null;

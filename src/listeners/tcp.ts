@@ -8,11 +8,13 @@ import {
   type ServerHttp2Stream,
 } from "node:http2";
 import { type AddressInfo, Server as NetServer, type Server, type Socket } from "node:net";
+import type { Server as TlsServer } from "node:tls";
 import type { Protocol } from "../exchange.ts";
 import type { ConnectionLimits } from "./connection-limits.ts";
 import { Http1Exchange } from "./http1.ts";
 import { Http2Exchange, rawHeaders } from "./http2.ts";
 import {
+  type Certificate,
   engineHeaderBytes,
   type Listener,
   type ListenerHost,
@@ -83,6 +85,11 @@ class TcpListener implements Listener {
         resolve(this);
       });
     });
+  }
+
+  async setCertificate(tls: Certificate): Promise<void> {
+    if (!("setSecureContext" in this.#server)) throw new TypeError("plain HTTP/1.1 has no certificate");
+    (this.#server as TlsServer).setSecureContext(tls);
   }
 
   drain(gently: boolean): Promise<void> {

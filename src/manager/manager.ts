@@ -15,7 +15,8 @@ import type { ServerAccess } from "../server-access.ts";
 import type { TableOperation } from "../sharing/operation.ts";
 import type { TaskClient } from "../tasks/client.ts";
 import { progressPath } from "../wire/progress.ts";
-import type { Certificate } from "./certificate.ts";
+import { type Certificate, CertificateError } from "./certificate.ts";
+import { CertificateRenewal } from "./certificate-renewal.ts";
 import { Child, type ChildSpec } from "./child.ts";
 import { Heartbeat, type Vitals } from "./heartbeat.ts";
 import { MAX_SOCKET_PATH_BYTES } from "./libc.ts";
@@ -120,6 +121,7 @@ export class Manager implements ServerAccess {
   readonly #workers: Pool<WorkerChild>;
   readonly #taskWorkers: TaskWorkers | null;
   readonly #sharing = new Sharing();
+  readonly #certificate: CertificateRenewal;
   readonly #scaler: Scaler;
   readonly #reactorPulse: Heartbeat<ReactorChild, ReactorCounts>;
   readonly #workerPulse: Heartbeat<WorkerChild, WorkerCounts>;
@@ -150,6 +152,7 @@ export class Manager implements ServerAccess {
     const { workers, workerIdleTimeout } = config.options;
     this.#config = config;
     this.#log = log;
+    this.#certificate = new CertificateRenewal(config.options.tls, config.certificate, log);
     this.#reactors = new Pool(this.#reactorSpec());
     this.#workers = new Pool(this.#workerSpec());
     this.#taskWorkers = config.tasks && this.#makeTaskWorkers(config.tasks);
@@ -320,13 +323,17 @@ export class Manager implements ServerAccess {
       if (this.#isStopping) throw new ReloadError("the server is shutting down");
       if (!this.#isRunning) throw new ReloadError("the server has not started yet");
       this.onReloading();
+      const certificate = this.#certificate.read();
       const together = reloadStrategy === "all-at-once";
       // First, so that what new code hands over new code runs.
       await this.#taskWorkers?.renew(together, reloadTimeout);
-      await this.#workers.renew(together, reloadTimeout);
+      await this.#certificate.spread(certificate, this.#reactors, () =>
+        this.#workers.renew(together, reloadTimeout),
+      );
       this.onReloaded(null);
     } catch (error) {
-      const failure = error instanceof MemberError ? new ReloadError(error.message) : (error as Error);
+      const isExpected = error instanceof MemberError || error instanceof CertificateError;
+      const failure = isExpected ? new ReloadError(error.message) : (error as Error);
       this.onReloaded(failure);
       throw failure;
     }
@@ -407,12 +414,12 @@ export class Manager implements ServerAccess {
   }
 
   #listenConfig(reusePort: boolean): ListenConfig {
-    const { host, port, options, certificate } = this.#config;
+    const { host, port, options } = this.#config;
     return {
       host,
       port: this.#address?.port ?? port,
       reusePort,
-      tls: certificate,
+      tls: this.#certificate.current,
       http3: options.http3,
       quic: options.quic,
       directory: this.#config.directory,
@@ -436,6 +443,9 @@ export class Manager implements ServerAccess {
         return;
       case "stuck":
         this.#kill(message.pid);
+        return;
+      case "certificate":
+        this.#certificate.answered(id, message.failure);
         return;
       case "waiting":
         this.#scaler.waits(message.wait, this.#workers.serving.length);

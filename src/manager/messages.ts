@@ -3,6 +3,7 @@
 import type { BaseConfig } from "../base/base-server.ts";
 import type { Parts } from "../clone/parts.ts";
 import type { Protocol } from "../exchange.ts";
+import type { Certificate } from "../listeners/listener.ts";
 import type { ListenConfig } from "../listeners/open.ts";
 import type { ResolvedOptions, ResolvedStatic } from "../options.ts";
 import type { DispatchSetting } from "../reactor/dispatch-policy.ts";
@@ -142,6 +143,8 @@ export type ToReactor =
   | { readonly type: "employ"; readonly used: readonly number[]; readonly retired: readonly number[] }
   /** There is no worker, and for now none can be started. */
   | { readonly type: "unserved" }
+  /** Connections from now on get this certificate. Answered when that is so. */
+  | { readonly type: "certificate"; readonly tls: Certificate }
   | { readonly type: "shutdown"; readonly timeout: number };
 
 export type FromReactor =
@@ -151,6 +154,8 @@ export type FromReactor =
   | { readonly type: "stuck"; readonly pid: number }
   /** Requests wait for a worker. @param wait milliseconds that one more would */
   | { readonly type: "waiting"; readonly wait: number }
+  /** @param failure where some protocol keeps the certificate before, and why; else null */
+  | { readonly type: "certificate"; readonly failure: string | null }
   | { readonly type: "stats"; readonly call: number; readonly stats: ReactorCounts };
 
 /** To workers and task workers alike. */

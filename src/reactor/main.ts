@@ -3,7 +3,7 @@ import { rmSync } from "node:fs";
 import { createServer } from "node:net";
 import { dirname } from "node:path";
 import { FileAnswers } from "../files/file-answers.ts";
-import type { Listener } from "../listeners/listener.ts";
+import type { Certificate, Listener } from "../listeners/listener.ts";
 import { connectionOf, openListeners, reasonOf } from "../listeners/open.ts";
 import { logTo } from "../log.ts";
 import type { FromReactor, ReactorConfig, ReactorCounts, ToReactor } from "../manager/messages.ts";
@@ -49,6 +49,9 @@ function start(config: ReactorConfig): void {
       case "unserved":
         reactor.leaveUnserved();
         return;
+      case "certificate":
+        void setCertificate(message.tls);
+        return;
       case "shutdown":
         void shutDown(message.timeout);
         return;
@@ -88,6 +91,18 @@ function start(config: ReactorConfig): void {
     });
     const { port } = listeners[0] as Listener;
     send({ type: "ready", port, protocols: listeners.flatMap((listener) => listener.protocols) });
+  }
+
+  async function setCertificate(tls: Certificate): Promise<void> {
+    const failures: string[] = [];
+    for (const listener of listeners) {
+      try {
+        await listener.setCertificate(tls);
+      } catch (error) {
+        failures.push(`${listener.protocols.join(", ")}: ${(error as Error).message}`);
+      }
+    }
+    send({ type: "certificate", failure: failures.join("; ") || null });
   }
 
   async function shutDown(timeout: number): Promise<void> {

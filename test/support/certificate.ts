@@ -1,4 +1,4 @@
-/** A self-signed certificate for localhost, made once in a test run. */
+/** Self-signed certificates for localhost. */
 import { generate } from "selfsigned";
 
 export interface Pem {
@@ -6,7 +6,7 @@ export interface Pem {
   readonly key: string;
 }
 
-async function make(): Promise<Pem> {
+export async function makeCertificate(): Promise<Pem> {
   const made = await generate([{ name: "commonName", value: "localhost" }], {
     keyType: "ec",
     algorithm: "sha256",
@@ -24,7 +24,7 @@ async function make(): Promise<Pem> {
 }
 
 /** The certificate every test server uses. */
-export const CERTIFICATE: Promise<Pem> = make();
+export const CERTIFICATE: Promise<Pem> = makeCertificate();
 
 /** Another certificate and key, for the tests of certificates that do not go together. */
-export const OTHER_CERTIFICATE: Promise<Pem> = make();
+export const OTHER_CERTIFICATE: Promise<Pem> = makeCertificate();

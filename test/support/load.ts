@@ -1,5 +1,4 @@
 /** A steady load on every protocol at once, over connections that were opened before it and are looked at after it. */
-import { expect } from "bun:test";
 import type { Client, ClientRequest } from "./client.ts";
 import { type Endpoint, HTTP1, HTTP2, QUICHE } from "./clients.ts";
 import type { Http2Client } from "./http2-client.ts";
@@ -56,19 +55,32 @@ export class Load implements AsyncDisposable {
     await this.#runs;
   }
 
-  /** Ends; every request was answered rightly, on every protocol, and no connection was closed. */
-  async expectUnharmed(): Promise<void> {
+  /** Ends; what was not as it should be: answers, and connections that were closed or do not serve any more. */
+  async harm(): Promise<string[]> {
     await this.end();
-    expect(this.wrong.slice(0, 10)).toEqual([]);
+    const harm = this.wrong.slice(0, 10);
+    if (this.wrong.length > harm.length) harm.push(`${this.wrong.length} requests in all`);
     const [quiche, http2] = this.#clients;
-    expect(quiche.closedBecause).toBeNull();
-    expect(http2.isLost).toBe(false);
-    // Used after all that was done to the server: the connection does not only seem to be open.
+    if (quiche.closedBecause !== null) harm.push(`the HTTP/3 connection was closed: ${quiche.closedBecause}`);
+    if (http2.isLost) harm.push("the HTTP/2 connection was closed");
+    if (harm.length > 0) return harm;
+    // Used after all that was done to the server: a connection may only seem to be open.
     for (const client of this.#clients) {
-      expect(this.answered.get(client.name)).toBeGreaterThan(10);
+      const answered = this.answered.get(client.name) ?? 0;
+      if (answered <= 10) harm.push(`${client.name} had ${answered} answers, which proves nothing`);
       const response = await client.request({ path: "/hello" });
-      expect([response.status, await response.body.text()]).toEqual([200, `Hello from ${client.protocol}!`]);
+      const text = await response.body.text();
+      if (response.status !== 200 || text !== `Hello from ${client.protocol}!`) {
+        harm.push(`${client.name} GET /hello afterwards: ${response.status} ${text}`);
+      }
     }
+    return harm;
+  }
+
+  /** @throws Error (as a rejection) where there was any harm */
+  async expectUnharmed(): Promise<void> {
+    const harm = await this.harm();
+    if (harm.length > 0) throw new Error(`the load was harmed:\n${harm.join("\n")}`);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -1,12 +1,11 @@
 /** Workers are replaced while they serve: by a reload, and when they have had enough. No request and no connection notices. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
-import { readFileSync, writeFileSync } from "node:fs";
 import type { Client } from "../support/client.ts";
 import { ALL_CLIENTS, HTTP1, HTTP2 } from "../support/clients.ts";
 import { Load } from "../support/load.ts";
 import { inTime, until } from "../support/poll.ts";
-import { Scratch, startFixture, type TestServer } from "../support/server.ts";
 import { readStats, untilIdle, untilInFlight } from "../support/stats.ts";
+import { startVersions } from "../support/versions.ts";
 
 // Milliseconds: longer than any deadline in a test and the stop of its server, so that every failure is cleaned up.
 setDefaultTimeout(60_000);
@@ -15,28 +14,6 @@ const REQUESTS = [
   { path: "/wait?ms=10" },
   { method: "POST", path: "/raw", body: "the body of a request that must not be sent twice" },
 ];
-
-interface Versioned extends AsyncDisposable {
-  readonly server: TestServer;
-  /** What the next processes load. */
-  load(version: string): void;
-  /** Lines of `workerStart` and `workerStop`. */
-  log(): string[];
-}
-
-async function startVersions(options: Readonly<Record<string, unknown>>): Promise<Versioned> {
-  const scratch = await Scratch.make();
-  const file = scratch.file("version");
-  writeFileSync(file, "1");
-  const env = { TERCET_TEST_VERSION: file };
-  const server = await startFixture("versions.ts", { scratch, options, env });
-  return {
-    server,
-    load: (version) => writeFileSync(file, version),
-    log: () => readFileSync(`${file}.log`, "utf8").split("\n").filter(Boolean),
-    [Symbol.asyncDispose]: () => server[Symbol.asyncDispose](),
-  };
-}
 
 async function textOf(client: Client, path: string): Promise<string> {
   return (await client.request({ path })).body.text();

@@ -17,7 +17,7 @@ import {
 import type { ConnectionInfo } from "../../connection.ts";
 import { contentLength, malformedTrailers, readRequestSection, trailersOf } from "../../http/fields.ts";
 import type { ResolvedQuic } from "../../http3-options.ts";
-import type { Listener, ListenerHost, ListenerOptions } from "../listener.ts";
+import type { Certificate, Listener, ListenerHost, ListenerOptions } from "../listener.ts";
 import { bindUdp } from "../ports.ts";
 import { Admission } from "./admission.ts";
 import { Arrivals } from "./arrival.ts";
@@ -25,7 +25,7 @@ import { type ConnectionOwner, QuicConnection } from "./connection.ts";
 import { Diagnostics } from "./diagnostics.ts";
 import { QuicExchange, type QuicServices } from "./exchange.ts";
 import { linesOf, QuicHeads, type Section } from "./heads.ts";
-import { engineOptions, ignoredOptions, lateBlockList } from "./options.ts";
+import { engineOptions, identities, ignoredOptions, lateBlockList } from "./options.ts";
 import { Outbox } from "./outbox.ts";
 import { breakOff, Http3Error } from "./reset.ts";
 import { mendSocket } from "./socket.ts";
@@ -156,6 +156,10 @@ class QuicListener implements Listener, ConnectionOwner {
       if (connection.id === id && connection.state !== "greeting") return connection.info();
     }
     return null;
+  }
+
+  async setCertificate(tls: Certificate): Promise<void> {
+    this.#endpoint?.setSNIContexts(identities(tls, this.#options.quic), { replace: true });
   }
 
   async drain(_gently: boolean): Promise<void> {

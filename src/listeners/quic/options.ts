@@ -3,7 +3,7 @@ import { createPrivateKey } from "node:crypto";
 import { BlockList, isIPv6 } from "node:net";
 import type { SessionOptions, SNIEntry } from "node:quic";
 import type { ResolvedQuic } from "../../http3-options.ts";
-import { engineHeaderBytes, type ListenerOptions } from "../listener.ts";
+import { type Certificate, engineHeaderBytes, type ListenerOptions } from "../listener.ts";
 
 /** What the engine tells its clients whatever it is told itself (RFC 9204 §5). */
 const ADVERTISED = { qpackMaxTableCapacity: 4096, qpackBlockedStreams: 100 } as const;
@@ -22,12 +22,12 @@ export function engineOptions(
   quic: ResolvedQuic,
   address: string,
   port: number,
-  tls: { readonly cert: string; readonly key: string },
+  tls: Certificate,
 ): EngineOptions {
   const filter = packetFilter(quic);
   return {
     alpn: ["h3"],
-    sni: { "*": identity(tls), ...mapValues(quic.sni, identity) },
+    sni: identities(tls, quic),
     endpoint: {
       address: isIPv6(address) ? `[${address}]:${port}` : `${address}:${port}`,
       // Without limits of its own, which it would not tell of.
@@ -91,7 +91,12 @@ function blockList(entries: readonly string[]): BlockList {
   return list;
 }
 
-function identity({ cert, key }: { readonly cert: string; readonly key: string }): SNIEntry {
+/** By server name; `*` is for every other. */
+export function identities(tls: Certificate, { sni }: Pick<ResolvedQuic, "sni">): Record<string, SNIEntry> {
+  return { "*": identity(tls), ...mapValues(sni, identity) };
+}
+
+function identity({ cert, key }: Certificate): SNIEntry {
   return { keys: createPrivateKey(key), certs: Buffer.from(cert) };
 }
 

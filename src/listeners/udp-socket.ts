@@ -1,0 +1,97 @@
+/**
+ * What neither `node:dgram` nor Bun lets one say to a UDP socket, said by system calls through `bun:ffi`; Linux with
+ * glibc. To be imported where it is used: where there is no such library, the import is what fails.
+ */
+import { dlopen, type Pointer, ptr, read } from "bun:ffi";
+import { readdirSync } from "node:fs";
+import { getSystemErrorName } from "node:util";
+
+const libc = dlopen("libc.so.6", {
+  getsockopt: { args: ["i32", "i32", "i32", "ptr", "ptr"], returns: "i32" },
+  setsockopt: { args: ["i32", "i32", "i32", "ptr", "u32"], returns: "i32" },
+  getsockname: { args: ["i32", "ptr", "ptr"], returns: "i32" },
+  __errno_location: { args: [], returns: "ptr" },
+}).symbols;
+
+export const SOL_SOCKET = 1;
+export const SO_REUSEPORT = 15;
+
+const SO_TYPE = 3;
+const SOCK_DGRAM = 2;
+const SO_ATTACH_REUSEPORT_CBPF = 51;
+const AF_INET = 2;
+const AF_INET6 = 10;
+const SOCKADDR_BYTES = 128;
+const INSTRUCTION_BYTES = 8;
+
+/** A socket's own address. */
+export interface SocketAddress {
+  readonly family: "udp4" | "udp6";
+  readonly address: string;
+  readonly port: number;
+}
+
+/** The descriptors of this process's UDP sockets that are bound to the port. */
+export function udpSocketsOf(port: number): number[] {
+  return readdirSync("/proc/self/fd")
+    .map(Number)
+    .filter((fd) => isDatagram(fd) && addressOf(fd)?.port === port);
+}
+
+/** Null for what has no address of IPv4 or IPv6, or is no socket. */
+export function addressOf(fd: number): SocketAddress | null {
+  const address = new DataView(new ArrayBuffer(SOCKADDR_BYTES));
+  const length = new Uint32Array([SOCKADDR_BYTES]);
+  if (libc.getsockname(fd, ptr(address), ptr(length)) !== 0) return null;
+  const family = address.getUint16(0, true);
+  const port = address.getUint16(2);
+  if (family === AF_INET) {
+    const bytes = Array.from({ length: 4 }, (_, i) => address.getUint8(4 + i));
+    return { family: "udp4", address: bytes.join("."), port };
+  }
+  if (family !== AF_INET6) return null;
+  const groups = Array.from({ length: 8 }, (_, i) => address.getUint16(8 + 2 * i).toString(16));
+  return { family: "udp6", address: groups.join(":"), port };
+}
+
+/** A system call that failed: `code` is the system's name of the error. */
+export class SystemCallError extends Error {
+  override readonly name = "SystemCallError";
+  readonly code: string;
+
+  constructor(call: string) {
+    const code = getSystemErrorName(-read.i32(libc.__errno_location() as Pointer, 0));
+    super(`${call}: ${code}`);
+    this.code = code;
+  }
+}
+
+/** @throws SystemCallError */
+export function setSocketOption(fd: number, level: number, name: number, value: number): void {
+  const integer = new Int32Array([value]);
+  if (libc.setsockopt(fd, level, name, ptr(integer), integer.byteLength) !== 0) {
+    throw new SystemCallError(`setsockopt(${level}, ${name}, ${value})`);
+  }
+}
+
+/**
+ * Has a program of the classic BPF say which of the sockets that share the socket's port gets a datagram, in place of
+ * the program before it. Needs no privilege.
+ * @param program its instructions, each a `struct sock_filter`
+ * @throws SystemCallError; ENOMEM where the program is larger than net.core.optmem_max allows
+ */
+export function attachReuseportProgram(fd: number, program: Uint8Array): void {
+  // struct sock_fprog: the count, and behind padding the address.
+  const header = new DataView(new ArrayBuffer(16));
+  header.setUint16(0, program.byteLength / INSTRUCTION_BYTES, true);
+  header.setBigUint64(8, BigInt(ptr(program)), true);
+  if (libc.setsockopt(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, ptr(header), header.byteLength) !== 0) {
+    throw new SystemCallError("setsockopt(SO_ATTACH_REUSEPORT_CBPF)");
+  }
+}
+
+function isDatagram(fd: number): boolean {
+  const type = new Int32Array(1);
+  const length = new Uint32Array([type.byteLength]);
+  return libc.getsockopt(fd, SOL_SOCKET, SO_TYPE, ptr(type), ptr(length)) === 0 && type[0] === SOCK_DGRAM;
+}

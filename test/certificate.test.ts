@@ -1,0 +1,182 @@
+/** The certificate is replaced while the server runs: what new connections get, and that the open ones notice nothing. */
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { writeFileSync } from "node:fs";
+import { CERTIFICATE, makeCertificate, OTHER_CERTIFICATE, type Pem } from "./support/certificate.ts";
+import type { Client, ClientRequest } from "./support/client.ts";
+import { HTTP1, HTTP2, QUICHE, QUINN } from "./support/clients.ts";
+import { Http2Client } from "./support/http2-client.ts";
+import { QuicheClient } from "./support/http3-quiche-client.ts";
+import { inTime, until } from "./support/poll.ts";
+import { startFixture, type TestServer } from "./support/server.ts";
+import { sharedServer } from "./support/shared-server.ts";
+import { fingerprintOf, shownByQuic, shownByTcp } from "./support/shown-certificate.ts";
+import { untilInFlight } from "./support/stats.ts";
+
+// Milliseconds: longer than any deadline in a test and the stop of its server, so that every failure is cleaned up.
+setDefaultTimeout(60_000);
+
+/** Milliseconds: a lost connection would take a client longer to notice. */
+const ANSWERED_WITHIN = 8_000;
+
+async function textOf(client: Client, request: ClientRequest): Promise<string> {
+  const answer = client.request(request).then(async ({ status, body }) => `${status} ${await body.text()}`);
+  return inTime(`${client.name}: an answer`, ANSWERED_WITHIN, answer);
+}
+
+/** Requests one after the other on each client, until it is stopped. */
+class Load {
+  readonly wrong: string[] = [];
+  readonly #answered = new Map<Client, number>();
+  readonly #running: Promise<void>[];
+  #isOver = false;
+
+  constructor(clients: readonly Client[]) {
+    this.#running = clients.map((client) => this.#run(client));
+  }
+
+  /** Waits until each client has got so many answers more, or something is wrong. */
+  async answers(count: number): Promise<void> {
+    const before = new Map(this.#answered);
+    await until(`${count} answers to each client`, 30_000, () => {
+      const isAnswered = ([client, answered]: [Client, number]) =>
+        answered >= (before.get(client) ?? 0) + count;
+      return this.wrong.length > 0 || [...this.#answered].every(isAnswered);
+    });
+    expect(this.wrong).toEqual([]);
+  }
+
+  async stop(): Promise<void> {
+    this.#isOver = true;
+    await Promise.all(this.#running);
+  }
+
+  async #run(client: Client): Promise<void> {
+    for (let answered = 0; !this.#isOver; answered++) {
+      this.#answered.set(client, answered);
+      const text = await textOf(client, { path: "/hello" }).catch(String);
+      if (!/^200 Hello from HTTP/.test(text)) this.wrong.push(`${client.name}: ${text}`);
+    }
+  }
+}
+
+/** Puts the certificate into the server's files and has it read them. @returns what came of it */
+async function replace(server: TestServer, { cert, key }: Pem): Promise<string> {
+  writeFileSync(server.scratch.cert, cert);
+  writeFileSync(server.scratch.key, key);
+  const said = server.stdout.length;
+  server.kill("SIGUSR2");
+  return until("a word of the certificate", 10_000, () => {
+    return /^certificate: (.*)$/m.exec(server.stdout.slice(said))?.[1];
+  });
+}
+
+/** Both protocols of the network show the certificate to new connections. */
+async function expectShown(server: TestServer, certificate: Pem): Promise<void> {
+  const shown = await Promise.all([shownByTcp(server.port), shownByQuic(server.port)]);
+  expect(shown).toEqual([fingerprintOf(certificate), fingerprintOf(certificate)]);
+}
+
+describe("a certificate is replaced", () => {
+  const shared = sharedServer(() => startFixture("certificate.ts", { options: { workers: 1 } }));
+
+  test("twice under load: new connections get it, no request fails, and no connection closes", async () => {
+    const { server } = shared;
+    await expectShown(server, await CERTIFICATE);
+    await using http2 = await Http2Client.connect(server);
+    const quiche = await Promise.all(Array.from({ length: 2 }, () => QuicheClient.connect(server)));
+    const silent = await Promise.all(Array.from({ length: 2 }, () => QuicheClient.connect(server)));
+    const busy = [http2, ...quiche, await HTTP1.open(server), await QUINN.open(server)];
+    const load = new Load(busy);
+    const later: Load[] = [];
+    try {
+      await load.answers(10);
+      for (let change = 0; change < 2; change++) {
+        const certificate = await makeCertificate();
+        expect(await replace(server, certificate)).toBe("in force");
+        await expectShown(server, certificate);
+        // Opened before, and not used until now.
+        expect(await textOf(silent[change] as Client, { path: "/hello" })).toBe("200 Hello from HTTP/3!");
+        later.push(new Load([await QUICHE.open(server), await QUINN.open(server)]));
+        for (const each of [load, ...later]) await each.answers(10);
+      }
+      expect([...quiche, ...silent].map(({ closedBecause }) => closedBecause)).toEqual(Array(4).fill(null));
+      expect(http2.isLost).toBe(false);
+    } finally {
+      for (const each of [load, ...later]) await each.stop();
+      for (const client of [...busy, ...silent]) await client.close();
+    }
+  });
+
+  test("one that is wrong is refused with a reason, and the one before stays", async () => {
+    const { server } = shared;
+    const good = await makeCertificate();
+    expect(await replace(server, good)).toBe("in force");
+    const mismatched = { cert: good.cert, key: (await OTHER_CERTIFICATE).key };
+    const { cert, key } = server.scratch;
+    expect(await replace(server, mismatched)).toBe(
+      `ReloadError: the key ${key} is not the key of the certificate ${cert}`,
+    );
+    expect(await replace(server, { cert: "no PEM", key: good.key })).toStartWith(
+      `ReloadError: the certificate ${cert} is not valid PEM: `,
+    );
+    await expectShown(server, good);
+  });
+});
+
+describe("where listeners cannot take another certificate on HTTP/3", () => {
+  test("several reactors: TCP gets it, HTTP/3 keeps the one before, and the log says so", async () => {
+    await using server = await startFixture("certificate.ts", { options: { workers: 1, reactors: 2 } });
+    const certificate = await makeCertificate();
+    expect(await replace(server, certificate)).toBe("in force");
+    expect(await shownByTcp(server.port)).toBe(fingerprintOf(certificate));
+    expect(await shownByQuic(server.port)).toBe(fingerprintOf(await CERTIFICATE));
+    for (const id of [1, 2]) {
+      expect(server.stderr).toMatch(
+        new RegExp(`reactor ${id} keeps the certificate before: HTTP/3: .* takes a restart of the server`),
+      );
+    }
+  });
+});
+
+test("in the mode base new workers begin with it", async () => {
+  await using server = await startFixture("certificate.ts", { options: { workers: 1, mode: "base" } });
+  const certificate = await makeCertificate();
+  expect(await replace(server, certificate)).toBe("in force");
+  await until("the new certificate on both", 10_000, async () => {
+    const shown = await Promise.all([shownByTcp(server.port), shownByQuic(server.port).catch(String)]);
+    return shown.every((each) => each === fingerprintOf(certificate));
+  });
+});
+
+test("a shutdown after it finishes what is in flight on old and new connections", async () => {
+  await using server = await startFixture("certificate.ts");
+  await using observer = await HTTP2.open(server);
+  await using old = await QUICHE.open(server);
+  await textOf(old, { path: "/hello" });
+  expect(await replace(server, await makeCertificate())).toBe("in force");
+  const clients = await Promise.all(Array.from({ length: 4 }, () => QUICHE.open(server)));
+  try {
+    const uploads = clients.map((client) => textOf(client, { path: "/echo", body: slowly() }));
+    const wait = textOf(old, { path: "/wait?ms=500" });
+    await untilInFlight(observer, clients.length + 1);
+    server.kill("SIGTERM");
+    expect(await wait).toBe("200 waited as GET");
+    // With its connection the engine of the old certificate goes.
+    await old.close();
+    expect(await Promise.all(uploads)).toEqual(clients.map(() => `200 ${"piece ".repeat(PIECES)}`));
+    expect(await server.ended()).toBe(0);
+    await server.leavesNothing();
+  } finally {
+    for (const client of clients) await client.close();
+  }
+});
+
+const PIECES = 15;
+
+/** A body of a second and a half. */
+async function* slowly(): AsyncGenerator<Uint8Array, void> {
+  for (let piece = 0; piece < PIECES; piece++) {
+    yield Buffer.from("piece ");
+    await Bun.sleep(100);
+  }
+}

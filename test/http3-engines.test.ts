@@ -1,0 +1,180 @@
+/** HTTP/3 engines that take turns on one port, each with a certificate of its own. In this process, and with little patience. */
+import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { createSocket } from "node:dgram";
+import { networkInterfaces } from "node:os";
+import type { ExchangeId } from "../src/exchange.ts";
+import { ConnectionLimits } from "../src/listeners/connection-limits.ts";
+import { listenHttp3Native } from "../src/listeners/http3-native-listener.ts";
+import type { Listener, ListenerHost } from "../src/listeners/listener.ts";
+import { udpSocketsOf } from "../src/listeners/udp-socket.ts";
+import { makeCertificate } from "./support/certificate.ts";
+import { QuicheClient } from "./support/http3-quiche-client.ts";
+import { inTime, until } from "./support/poll.ts";
+import { fingerprintOf, shownByQuic } from "./support/shown-certificate.ts";
+
+setDefaultTimeout(60_000);
+
+const TIMES = { catching: 1000, handshake: 100, check: 50 };
+const ENDED = "HTTP/3: the last connection with an earlier certificate has ended";
+const hasIpv6 = Object.values(networkInterfaces()).some((own) =>
+  own?.some(({ family }) => family === "IPv6"),
+);
+
+/** Answers every request with the client's port. */
+class Host implements ListenerHost {
+  readonly tellConnection = null;
+  readonly lines: string[] = [];
+  #id = 0;
+
+  nextId(): ExchangeId {
+    return ++this.#id as ExchangeId;
+  }
+
+  accept({ sink, remotePort }: Parameters<ListenerHost["accept"]>[0]): void {
+    sink.respond({ status: 200, fields: [] }, Buffer.from(String(remotePort)));
+  }
+
+  turnAway(exchange: Parameters<ListenerHost["accept"]>[0]): void {
+    this.accept(exchange);
+  }
+
+  log(line: string): void {
+    this.lines.push(line);
+  }
+
+  get ended(): number {
+    return this.lines.filter((line) => line === ENDED).length;
+  }
+}
+
+/** @returns what the server takes for the client's port */
+async function portOf(client: QuicheClient): Promise<number> {
+  const answer = client.request({ path: "/" }).then(({ body }) => body.text());
+  return Number(await inTime("an answer", 8_000, answer));
+}
+
+/** Between a client and the server, as a router is that gives its client another port when it likes. */
+async function relay(port: number) {
+  const near = createSocket("udp4");
+  await new Promise<void>((resolve) => near.bind({ address: "127.0.0.1", port: 0 }, resolve));
+  let client = 0;
+  let far = createSocket("udp4");
+  const back = (packet: Buffer) => near.send(packet, client, "127.0.0.1");
+  far.on("message", back);
+  near.on("message", (packet, from) => {
+    client = from.port;
+    far.send(packet, port, "127.0.0.1");
+  });
+  return {
+    port: near.address().port,
+    changePort() {
+      far.close();
+      far = createSocket("udp4");
+      far.on("message", back);
+    },
+    [Symbol.dispose]() {
+      near.close();
+      far.close();
+    },
+  };
+}
+
+describe(hasIpv6 ? "on all addresses" : "on all addresses of IPv4", () => {
+  let host: Host;
+  let listener: Listener;
+  beforeEach(async () => {
+    host = new Host();
+    listener = await listenHttp3Native(
+      {
+        host: hasIpv6 ? "::" : "0.0.0.0",
+        port: 0,
+        reusePort: false,
+        tls: await makeCertificate(),
+        maxHeaderBytes: 65_536,
+        keepAliveTimeout: 60_000,
+        connectionLimits: new ConnectionLimits({ maxConnections: 0, maxConnectionsPerAddress: 0 }),
+        maxRequestsPerConnection: 0,
+        altSvc: null,
+      },
+      host,
+      TIMES,
+    );
+  });
+  afterEach(() => listener.close());
+
+  /** @param open clients, who speak at once: one that was silent is given up sooner here than anywhere else */
+  async function change(...open: QuicheClient[]): Promise<void> {
+    await listener.setCertificate(await makeCertificate());
+    for (const client of open) await portOf(client);
+  }
+
+  test("each is there for as long as it has a connection", async () => {
+    await using first = await QuicheClient.connect(listener);
+    const port = await portOf(first);
+    const others: QuicheClient[] = [];
+    try {
+      for (let i = 0; i < 3; i++) {
+        await change(first, ...others);
+        others.push(await QuicheClient.connect(listener));
+      }
+      // The first engine and the last are not the only ones.
+      await others[0]?.close();
+      await until("the end of the second engine", 10_000, () => host.ended === 1);
+      for (const client of [first, ...others.slice(1)]) await portOf(client);
+      await change(first, ...others.slice(1));
+      await others[1]?.close();
+      await until("the end of the third engine", 10_000, () => host.ended === 2);
+      await others[2]?.close();
+      await until("the end of the fourth engine", 10_000, () => host.ended === 3);
+      expect(await portOf(first)).toBe(port);
+      expect(first.closedBecause).toBeNull();
+      await first.close();
+      await until("the end of the first engine", 10_000, () => host.ended === 4);
+      await using last = await QuicheClient.connect(listener);
+      const certificate = await makeCertificate();
+      await listener.setCertificate(certificate);
+      await portOf(last);
+      expect(await shownByQuic(listener.port)).toBe(fingerprintOf(certificate));
+    } finally {
+      for (const client of others) await client.close();
+    }
+  });
+
+  test("a client whose port changes keeps its connection", async () => {
+    using router = await relay(listener.port);
+    await using client = await QuicheClient.connect(router);
+    let port = await portOf(client);
+    await change(client);
+    for (let i = 0; i < 2; i++) {
+      router.changePort();
+      // The engine first makes sure that it is the client's (RFC 9000 §9.3).
+      port = await until("another port", 8_000, async () => {
+        const now = await portOf(client);
+        return now !== port && now;
+      });
+      // Until all that is unknown is taken for new.
+      await Bun.sleep(1.5 * TIMES.catching);
+    }
+    expect(client.closedBecause).toBeNull();
+    expect(host.ended).toBe(0);
+  });
+
+  test("a certificate that is none changes nothing", async () => {
+    await using client = await QuicheClient.connect(listener);
+    await portOf(client);
+    expect(listener.setCertificate({ cert: "none", key: "none" })).rejects.toThrow();
+    await using another = await QuicheClient.connect(listener);
+    await change(client, another);
+    await using last = await QuicheClient.connect(listener);
+    for (const each of [client, another, last]) await portOf(each);
+  });
+
+  test("the same certificate again is no change", async () => {
+    const certificate = await makeCertificate();
+    await listener.setCertificate(certificate);
+    await until("the end of the first engine", 10_000, () => host.ended === 1);
+    const sockets = udpSocketsOf(listener.port);
+    await listener.setCertificate({ ...certificate });
+    expect(udpSocketsOf(listener.port)).toEqual(sockets);
+  });
+});
