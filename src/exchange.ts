@@ -118,6 +118,8 @@ export interface Sink {
   end(trailers: Fields | null): void;
   /** Ends the response short: the stream is reset, or the connection closed on HTTP/1.1. */
   abort(reason: string): void;
+  /** Ends a malformed request without an answer, where its listener would rather do that (RFC 9114 §4.1.2). */
+  refuse?(): void;
   /** Told when a sink that answered false to `data` takes more, or the exchange is aborted. Whoever writes sets it. */
   onDrain: (() => void) | null;
 }
@@ -135,6 +137,8 @@ export interface Exchange extends RequestHead {
   readonly sink: Sink;
   /** What makes the request malformed, where only its listener could see it. */
   readonly malformed: string | null;
+  /** Bytes of a head, where its listener takes fewer than the others. */
+  readonly maxHeaderBytes?: number | undefined;
   /** The client has gone, or has reset the stream: nothing more can be answered. */
   readonly aborted: boolean;
   /** Told once, when `aborted` becomes true. Whoever owns the exchange at the time sets it. */
@@ -144,4 +148,4 @@ export interface Exchange extends RequestHead {
 }
 
 /** What the client sees when nobody can answer for the handler: no body but the status's own words. */
-export type FailureStatus = 400 | 403 | 413 | 417 | 431 | 500 | 501 | 502 | 503 | 504;
+export type FailureStatus = 400 | 403 | 413 | 417 | 425 | 431 | 500 | 501 | 502 | 503 | 504;

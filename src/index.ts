@@ -1,5 +1,12 @@
 /** Tercet: one request handler over HTTP/1.1, HTTP/2 and HTTP/3, in reactor and worker processes. */
 export { CloneError } from "./clone/parts.ts";
+export type {
+  Connection,
+  ConnectionClose,
+  ConnectionHandshake,
+  ConnectionInfo,
+  FormerPath,
+} from "./connection.ts";
 export type { Protocol, RequestHead } from "./exchange.ts";
 export { FileError } from "./files/open.ts";
 export type { EventStream, EventStreamOptions, ServerSentEvent } from "./handler/event-stream.ts";
@@ -10,7 +17,9 @@ export { type Chunk, type FieldValue, type HttpResponse, ResponseStateError } fr
 export type { RequestHandler } from "./handler/run.ts";
 export type { UploadedFile } from "./handler/uploads.ts";
 export { HttpError } from "./http/http-error.ts";
+export type { Priority } from "./http/priority.ts";
 export type { CookieOptions } from "./http/set-cookie.ts";
+export type { Http3Options, QuicOptions } from "./http3-options.ts";
 export { CertificateError } from "./manager/certificate.ts";
 export type {
   MessageSender,

@@ -5,11 +5,15 @@ import { inspect } from "node:util";
 import * as v from "valibot";
 import type { RequestHead } from "./exchange.ts";
 import { isProxyEntry } from "./http/proxy.ts";
-
-const KIB = 1024;
-const MIB = 1024 * KIB;
-/** `setTimeout`'s own bound, milliseconds. */
-const MAX_DELAY = 2 ** 31 - 1;
+import {
+  HTTP3_CHECKS,
+  HTTP3_NESTED,
+  type Http3Options,
+  type ResolvedQuic,
+  SWOOLE_NAMES,
+  type SwooleHttp3Options,
+} from "./http3-options.ts";
+import { KIB, limit, MAX_DELAY, MIB, PEM, text, whole, wholeFrom } from "./option-checks.ts";
 
 /** A wrong option: the message names it, its value and what is allowed. */
 export class OptionError extends Error {
@@ -185,7 +189,7 @@ export interface DispatchCandidate {
  */
 export type DispatchFunction = (request: RequestHead, workers: readonly DispatchCandidate[]) => unknown;
 
-export interface ServerOptions {
+export interface ServerOptions extends SwooleHttp3Options {
   /**
    * `process`: reactors own the sockets, workers run the handler · `base`: each worker owns sockets of its own, shared by
    * SO_REUSEPORT, and runs the handler in place. That is faster, and a worker that dies takes its connections with it;
@@ -223,10 +227,11 @@ export interface ServerOptions {
    */
   reactors?: number;
   /**
-   * The HTTP/3 engine: `native` (or true), or `off` (or false). Needs `tls`.
+   * The HTTP/3 engine: `native` (or true) for speed, `quic` for every control and every rule, or `off` (or false); the
+   * options of `quic` in an object. Needs `tls`.
    * @default "native"
    */
-  http3?: "native" | "off" | boolean;
+  http3?: "native" | "quic" | "off" | boolean | Http3Options;
   /**
    * Certificate and private key, each a path to a PEM file or the PEM text itself; false for plain HTTP/1.1.
    * @default a self-signed certificate for localhost, kept in the cache folder
@@ -382,6 +387,7 @@ export type ResolvedOptions = Required<
     | "user"
     | "group"
     | "tasks"
+    | keyof SwooleHttp3Options
   >
 > & {
   readonly runDirectory: string | null;
@@ -394,31 +400,17 @@ export type ResolvedOptions = Required<
   readonly tasks: ResolvedTasks | null;
   readonly compression: false | ResolvedCompression;
   readonly static: readonly ResolvedStatic[];
-  readonly http3: "native" | "off";
+  readonly http3: "native" | "quic" | "off";
+  /** Those of the HTTP/3 engine `quic`; null with another. */
+  readonly quic: ResolvedQuic | null;
   /** Null: the self-signed certificate. */
   readonly tls: { readonly cert: string; readonly key: string } | false | null;
 };
 
-function whole(min: number, max: number, unit: string) {
-  return wholeFrom(min, max, `a whole number of ${unit} from ${min} to ${max}`);
-}
-
 const level = (min: number, max: number) => wholeFrom(min, max, `a level from ${min} to ${max}`);
 
-function wholeFrom(min: number, max: number, allowed: string) {
-  return v.pipe(v.number(allowed), v.integer(allowed), v.minValue(min, allowed), v.maxValue(max, allowed));
-}
-
-const text = (allowed: string) => v.pipe(v.string(allowed), v.nonEmpty(allowed));
-/** A number where 0 says that there is no limit. */
-const limit = (min: number, max: number, unit: string) => {
-  const allowed = `a whole number of ${unit} from ${min} to ${max}, or 0 for no limit`;
-  return v.union([v.literal(0), wholeFrom(min, max, allowed)], allowed);
-};
 const WORKERS = "a whole number of processes from 1 to 1024, or { min, max } of them";
-const PEM = "a path to a PEM file, or PEM text";
 const TLS = `{ cert, key }, each ${PEM}; or false for plain HTTP/1.1`;
-const HTTP3 = '"native", "off", true or false';
 
 const STATIC = "{ root }, and perhaps prefix, index, maxAge, immutable and dotfiles; or a list of these";
 const PREFIX = 'a path such as "/" or "/assets", without "//", "?", "#", "%" or dot segments';
@@ -573,7 +565,7 @@ const absolutePath = (allowed: string) =>
   );
 
 /** Messages of the checks of objects inside of an option. */
-const NESTED = new Set<string>([STATIC, COMPRESSION, LEVELS, UPLOAD, WORKERS, TASKS]);
+const NESTED = new Set<string>([STATIC, COMPRESSION, LEVELS, UPLOAD, WORKERS, TASKS, ...HTTP3_NESTED]);
 
 /** A failed check's message is what is allowed. */
 const CHECKS = v.strictObject({
@@ -595,10 +587,7 @@ const CHECKS = v.strictObject({
   ),
   concurrency: v.optional(limit(1, 1_000_000, "requests"), 0),
   reactors: v.optional(whole(1, 256, "processes"), 1),
-  http3: v.pipe(
-    v.optional(v.union([v.picklist(["native", "off"]), v.boolean()], HTTP3), "native"),
-    v.transform((engine) => (engine === true ? "native" : engine === false ? "off" : engine)),
-  ),
+  http3: HTTP3_CHECKS,
   tls: v.nullish(v.union([v.strictObject({ cert: text(PEM), key: text(PEM) }), v.literal(false)], TLS), null),
   maxHeaderBytes: v.optional(whole(KIB, MIB, "bytes"), 64 * KIB),
   maxBodyBytes: v.optional(whole(0, Number.MAX_SAFE_INTEGER, "bytes"), 64 * MIB),
@@ -645,8 +634,17 @@ const CHECKS = v.strictObject({
  * @throws OptionError for the first that is wrong
  */
 export function resolveOptions(options: ServerOptions): ResolvedOptions {
-  const result = v.safeParse(CHECKS, options);
-  if (result.success) return result.output;
+  const result = v.safeParse(CHECKS, withoutSwooleNames(options));
+  if (result.success) {
+    const { http3, ...rest } = result.output;
+    // The engine takes `reusePort` and binds without it: a second process finds the port in use.
+    const alone = 'with the HTTP/3 engine "quic", which cannot share a port';
+    if (http3.engine === "quic" && rest.reactors > 1)
+      throw wrongOption("reactors", rest.reactors, `1 ${alone}`);
+    if (http3.engine === "quic" && rest.mode === "base" && rest.workers.max > 1)
+      throw wrongOption("workers", rest.workers.max, `1 in the mode "base" ${alone}`);
+    return { ...rest, http3: http3.engine, quic: http3.quic };
+  }
   const issue = result.issues[0];
   const name = v.getDotPath(issue) ?? "";
   if (issue.type === "strict_object" && NESTED.has(issue.message) && issue.expected !== "Object") {
@@ -658,6 +656,24 @@ export function resolveOptions(options: ServerOptions): ResolvedOptions {
     throw new OptionError(`there is no option "${name}"; there are ${names}`);
   }
   throw wrongOption(name, issue.input, issue.message);
+}
+
+/** Moves what has one of Swoole's names to where ours is. */
+function withoutSwooleNames(options: ServerOptions): ServerOptions {
+  const named: Record<string, unknown> = {};
+  const rest: Record<string, unknown> = { ...options };
+  for (const [swoole, name] of Object.entries(SWOOLE_NAMES)) {
+    if (rest[swoole] === undefined) continue;
+    const engine = typeof options.http3 === "object" ? options.http3.engine : options.http3;
+    if (engine !== "quic") {
+      throw new OptionError(`option "${swoole}" is for the HTTP/3 engine "quic", and "http3" is another`);
+    }
+    named[name] = rest[swoole];
+    delete rest[swoole];
+  }
+  if (Object.keys(named).length === 0) return options;
+  const http3 = typeof options.http3 === "object" ? options.http3 : { engine: "quic" };
+  return { ...rest, http3: { ...http3, ...named } as Http3Options };
 }
 
 /**

@@ -2,10 +2,19 @@
 
 import { encode } from "./clone/clone.ts";
 import { checkSize, type Parts } from "./clone/parts.ts";
+import {
+  CONNECTION_EVENTS,
+  type Connection,
+  type ConnectionClose,
+  type ConnectionEvent,
+  type ConnectionHandshake,
+  type ConnectionInfo,
+  type FormerPath,
+} from "./connection.ts";
 import type { Protocol } from "./exchange.ts";
 import type { ExchangeHandler, RequestHandler } from "./handler/run.ts";
 import { requestHandler } from "./handler/run.ts";
-import { logTo } from "./log.ts";
+import { describe, logTo } from "./log.ts";
 import { loadCertificate, selfSignedCertificate } from "./manager/certificate.ts";
 import { checkFolders } from "./manager/folders.ts";
 import { identityOf } from "./manager/identity.ts";
@@ -47,6 +56,16 @@ export interface ServerEvents {
   message(message: unknown, from: MessageSender): unknown;
   /** In the manager, when every other process has left. */
   shutdown(server: Server): unknown;
+  /**
+   * In a worker: a client has connected. This and what follows are told of the HTTP/3 engine quic, all of one connection
+   * in the same worker, as long as that lives.
+   */
+  connect(server: Server, connection: Connection): unknown;
+  /** The handshake is done, which `connect` waits for, too. */
+  handshake(server: Server, connection: Connection, handshake: ConnectionHandshake): unknown;
+  /** The client goes on from another address (RFC 9000 §9). */
+  migrate(server: Server, connection: Connection, from: FormerPath): unknown;
+  close(server: Server, connection: Connection, close: ConnectionClose): unknown;
 }
 
 /** Makes a worker's handler, for the options that the server was given. */
@@ -57,6 +76,7 @@ export type TaskLoader = () => TaskHandler | Promise<TaskHandler>;
 
 type EventName = keyof ServerEvents;
 type Lifecycle = Exclude<EventName, "request" | "task" | "message">;
+type Listeners = { [Name in Lifecycle]: ServerEvents[Name][] };
 
 /** Of a message to all. */
 const MAX_MESSAGE_BYTES = 1024 * 1024;
@@ -71,6 +91,7 @@ const EVENT_NAMES = [
   "task",
   "message",
   "shutdown",
+  ...CONNECTION_EVENTS,
 ] as const satisfies EventName[];
 
 /**
@@ -82,11 +103,15 @@ export class Server {
   readonly host: string;
   readonly #askedPort: number;
   readonly #log = logTo("manager");
-  readonly #listeners: { [Name in Lifecycle]: ServerEvents[Name][] } = {
+  readonly #listeners: Listeners = {
     start: [],
     workerStart: [],
     workerStop: [],
     shutdown: [],
+    connect: [],
+    handshake: [],
+    migrate: [],
+    close: [],
   };
   readonly #messages = new Messages();
   readonly #tables = new Tables();
@@ -261,6 +286,16 @@ export class Server {
   }
 
   /**
+   * How a connection of the HTTP/3 engine quic is doing; null where there is none of that id, any more or at all. In
+   * workers.
+   * @param id the first half of `request.name`, or what an event told
+   */
+  connection(id: string): Promise<ConnectionInfo | null> {
+    if (this.#worker instanceof WorkerProcess) return this.#worker.connection(id);
+    return Promise.reject(new Error("connection: is asked in a worker, where requests are"));
+  }
+
+  /**
    * Shuts the server down: no new requests, those in flight finish (up to `shutdownTimeout`), every process leaves.
    * Resolves when that is done; in a worker, when it was asked for.
    */
@@ -280,6 +315,9 @@ export class Server {
     const { user, group, runDirectory, pidFile } = options;
     const identity = identityOf(user, group);
     await checkFolders(options);
+    const unheard = CONNECTION_EVENTS.filter((event) => this.#listeners[event].length > 0);
+    if (unheard.length > 0 && options.quic === null)
+      this.#log(`nobody tells of ${unheard.join(", ")}: only the HTTP/3 engine "quic" does`);
     const certificate = await this.#certificate(options);
     const port = this.#askedPort;
     const directory = await RunDirectory.take({ path: runDirectory, port, pidFile, identity }, this.#log);
@@ -319,7 +357,8 @@ export class Server {
   #startWorker(id: number, options: ResolvedOptions, load: HandlerLoader): Promise<never> {
     const tasks = this.#loadTask && options.tasks;
     const hooks = this.#hooks("worker", id, () => load(options));
-    return this.#run(new WorkerProcess(id, { ...options, tasks }, hooks));
+    const connections = connectionListener(this, this.#listeners, logTo(`worker ${id}`));
+    return this.#run(new WorkerProcess(id, { ...options, tasks }, { ...hooks, connections }));
   }
 
   #startTaskWorker(id: number, { tasks }: ResolvedOptions): Promise<never> {
@@ -392,4 +431,31 @@ export class Server {
     if (this.#manager !== null || this.#worker !== null)
       throw new Error(`${call}: the server was started already`);
   }
+}
+
+/** Calls the listeners of what happens to connections. What one throws, or rejects with, goes to the log. */
+function connectionListener(server: Server, listeners: Listeners, log: (line: string) => void) {
+  const call = async (event: ConnectionEvent) => {
+    const { connection } = event;
+    try {
+      switch (event.name) {
+        case "connect":
+          for (const listener of listeners.connect) await listener(server, connection);
+          return;
+        case "handshake":
+          for (const listener of listeners.handshake) await listener(server, connection, event.handshake);
+          return;
+        case "migrate":
+          for (const listener of listeners.migrate) await listener(server, connection, event.from);
+          return;
+        case "close":
+          for (const listener of listeners.close) await listener(server, connection, event.close);
+          return;
+      }
+    } catch (error) {
+      log(`error in ${event.name} ${connection.id}: ${describe(error)}`);
+    }
+  };
+  const events = new Set(CONNECTION_EVENTS.filter((event) => listeners[event].length > 0));
+  return { events, told: (event: ConnectionEvent) => void call(event) };
 }

@@ -22,6 +22,7 @@ const hasIpv6 = Object.values(networkInterfaces()).some((own) =>
 
 /** Answers every request with the client's port. */
 class Host implements ListenerHost {
+  readonly tellConnection = null;
   readonly lines: string[] = [];
   #id = 0;
 

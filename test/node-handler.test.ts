@@ -8,7 +8,7 @@ import { bothWays } from "./support/paced.ts";
 import { inTime, until } from "./support/poll.ts";
 import { growthDuring } from "./support/processes.ts";
 import { RawConnection } from "./support/raw-connection.ts";
-import { startFixture } from "./support/server.ts";
+import { ENGINE, startFixture } from "./support/server.ts";
 import { sharedServer } from "./support/shared-server.ts";
 import { expectCutShort } from "./support/short.ts";
 import { readStats, untilIdle } from "./support/stats.ts";
@@ -209,12 +209,18 @@ for (const kind of ALL_CLIENTS) {
       {
         // Of a body that is too long an HTTP/1.1 client has all that was declared; then its connection is closed.
         await using other = await kind.open(shared.server);
-        const { status, body } = await other.request({ path: "/too-long" });
-        expect([status, Buffer.from((await body.read()) ?? []).toString()]).toEqual([200, "hello"]);
+        // A QUIC stream that is reset may lose what was sent before (RFC 9000 §3.2).
+        const losesAll = kind.protocol === "HTTP/3" && ENGINE === "quic";
+        const begun = other.request({ path: "/too-long" }).then(async ({ status, body }) => {
+          const first = Buffer.from((await body.read()) ?? []).toString();
+          body.cancel();
+          return [status, first];
+        });
+        if (losesAll) await begun.catch(() => {});
+        else expect(await begun).toEqual([200, "hello"]);
         await until("the log", 5_000, () =>
           /error in GET \/too-long \S+: .*content-length/.test(shared.server.stderr),
         );
-        body.cancel();
       }
       const cut = async (path: string) => {
         const response = await client.request({ path });
@@ -251,7 +257,9 @@ for (const kind of ALL_CLIENTS) {
       await using client = await kind.open(shared.server);
       const response = await client.request({ path: "/trailers", body: "x" });
       expect([response.status, await response.body.text()]).toEqual([200, "body"]);
-      expect(await get(client, "/hints")).toEqual([200, "hinted"]);
+      // Neither client of HTTP/3 knows interim responses, which the engine quic sends.
+      if (kind.protocol !== "HTTP/3" || ENGINE === "native")
+        expect(await get(client, "/hints")).toEqual([200, "hinted"]);
     });
   });
 }

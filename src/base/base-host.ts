@@ -20,6 +20,7 @@ import { type Outcome, Registry } from "../reactor/registry.ts";
 import { type QueueLimits, WaitingQueue } from "../reactor/waiting-queue.ts";
 import { compressing } from "../worker/compressing-exchange.ts";
 import type { HandlerSettings } from "../worker/handler-exchange.ts";
+import type { ConnectionListener } from "../worker/worker.ts";
 import { LocalExchange, type LocalOwner } from "./local-exchange.ts";
 
 export interface BaseLimits extends QueueLimits {
@@ -36,6 +37,7 @@ export interface BaseLimits extends QueueLimits {
 export interface BaseEvents {
   /** The handler was given so many requests as it was told to; it goes on. */
   spent(): void;
+  readonly connections: ConnectionListener;
   log(line: string): void;
 }
 
@@ -44,6 +46,7 @@ export class BaseHost implements ListenerHost, LocalOwner {
   files = new FileAnswers(null);
   /** Requests that the handler was given. */
   requests = 0;
+  readonly tellConnection: ListenerHost["tellConnection"];
   readonly #handler: ExchangeHandler;
   readonly #Exchange: typeof LocalExchange;
   readonly #proxies: TrustedProxies | null;
@@ -79,6 +82,13 @@ export class BaseHost implements ListenerHost, LocalOwner {
     this.#queue = new WaitingQueue(limits);
     this.#maxRequests = maxRequests;
     this.#events = events;
+    const { connections } = events;
+    this.tellConnection =
+      connections.events.size === 0
+        ? null
+        : (event) => {
+            if (connections.events.has(event.name)) connections.told(event);
+          };
   }
 
   /** Exchanges that wait. */
@@ -242,7 +252,8 @@ export class BaseHost implements ListenerHost, LocalOwner {
 
   #refuse(exchange: Exchange, status: FailureStatus, reason: string): void {
     this.registry.count(exchange.protocol, "rejected");
-    answer(exchange, status, reason);
+    if (status === 400 && exchange.sink.refuse !== undefined) exchange.sink.refuse();
+    else answer(exchange, status, reason);
     exchange.body?.cancel();
   }
 }

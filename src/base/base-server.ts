@@ -1,15 +1,16 @@
 /** A worker of the mode `base`: its listeners, and the host that runs the handler on what they bring. */
 
+import type { ConnectionInfo } from "../connection.ts";
 import type { Protocol } from "../exchange.ts";
 import { FileAnswers } from "../files/file-answers.ts";
 import type { ExchangeHandler } from "../handler/run.ts";
 import type { Listener } from "../listeners/listener.ts";
-import { type ListenConfig, openListeners } from "../listeners/open.ts";
+import { connectionOf, type ListenConfig, openListeners } from "../listeners/open.ts";
 import type { ExchangeCounts } from "../manager/messages.ts";
 import type { ResolvedOptions, ResolvedStatic } from "../options.ts";
 import { checkInterval } from "../reactor/check-interval.ts";
 import type { HandlerSettings } from "../worker/handler-exchange.ts";
-import { BaseHost, type BaseLimits } from "./base-host.ts";
+import { type BaseEvents, BaseHost, type BaseLimits } from "./base-host.ts";
 
 export interface BaseConfig {
   readonly limits: BaseLimits;
@@ -29,7 +30,7 @@ export class BaseServer {
     settings: HandlerSettings,
     config: BaseConfig,
     maxRequests: number,
-    events: { spent(): void; log(line: string): void },
+    events: BaseEvents,
   ): Promise<BaseServer> {
     const host = new BaseHost(handler, settings, config.limits, maxRequests, events);
     if (config.static.length > 0) {
@@ -52,6 +53,10 @@ export class BaseServer {
     this.#listeners = await openListeners(config, this.#host);
     const [{ port }] = this.#listeners as [Listener];
     return { port, protocols: this.#listeners.flatMap(({ protocols }) => protocols) };
+  }
+
+  connection(id: string): ConnectionInfo | null {
+    return connectionOf(this.#listeners, id);
   }
 
   counts(): { readonly inFlight: number; readonly requests: number } {

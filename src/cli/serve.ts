@@ -87,7 +87,7 @@ export function serveCommand(): Command {
     .addOption(
       withDefault("--reload-strategy <strategy>", "all-at-once | one-at-a-time", defaults.reloadStrategy),
     )
-    .addOption(withDefault("--http3 <engine>", "native | off", defaults.http3))
+    .addOption(withDefault("--http3 <engine>", "native | quic | off", defaults.http3))
     .option("--cert <file>", "PEM certificate (default: a self-signed one for localhost)")
     .option("--key <file>", "PEM private key of the certificate")
     .option("--no-tls", "plain HTTP/1.1, without HTTP/2 and HTTP/3")

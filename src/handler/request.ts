@@ -2,6 +2,7 @@
 import { type Exchange, type Fields, nameOf, type Protocol } from "../exchange.ts";
 import { decodeText, lastValues, mediaTypeOf, parseJson, parseUrlencoded } from "../http/content.ts";
 import { cookiesOf } from "../http/cookies.ts";
+import { fieldValue } from "../http/fields.ts";
 import { HttpError } from "../http/http-error.ts";
 import { background } from "./background.ts";
 import type { UploadLimits } from "./multipart.ts";
@@ -118,6 +119,15 @@ export class HttpRequest {
   /** The host that the client asked, with the port where it named one; see `remoteAddress`. */
   get host(): string {
     return this.#exchange.authority;
+  }
+
+  /**
+   * The request came before its connection's handshake was done (0-RTT, RFC 8470): whoever saw it on its way can have
+   * sent it again. Answer with 425 where that would do harm, and the client asks once more. Only methods that are safe
+   * come so, and only where the HTTP/3 engine quic has `earlyData`, or a proxy says so.
+   */
+  get earlyData(): boolean {
+    return fieldValue(this.#exchange.fields, "early-data") === "1";
   }
 
   /** All fields of the query, in their order: `query.getAll(name)` for a name that comes several times. */

@@ -2,6 +2,7 @@
 import type { Exchange, ResponseHead } from "../exchange.ts";
 import { byteLength, toBytes } from "../http/body.ts";
 import { isConnectionSpecific, isForbiddenTrailer, unsendableFieldLine } from "../http/fields.ts";
+import { formatPriority, type Priority } from "../http/priority.ts";
 import { forbidsBody } from "../http/semantics.ts";
 import { type CookieOptions, setCookieOf } from "../http/set-cookie.ts";
 import { EventStream, type EventStreamOptions } from "./event-stream.ts";
@@ -202,6 +203,19 @@ export class HttpResponse {
     }
     const uri = location.toWellFormed().replace(NOT_IN_URI, encodeURIComponent);
     this.status(status).header("location", uri).end();
+  }
+
+  /**
+   * Says how urgent the response is beside others of its connection (RFC 9218), in its `priority` field: for a proxy
+   * before this server, and for the HTTP/3 engine quic, which goes by it.
+   * @param priority `urgency` from 0, the most urgent, to 7; `incremental` where the body is of use piece by piece. What
+   * is left out is as the client said
+   * @throws RangeError for another urgency, ResponseStateError after the head was sent
+   */
+  priority(priority: Priority): this {
+    this.#mustBeOpen("priority");
+    const value = formatPriority(priority);
+    return value === "" ? this.removeHeader("priority") : this.header("priority", value);
   }
 
   /**

@@ -3,6 +3,7 @@
  * is known to check; everything here holds for every protocol.
  */
 import type { FailureStatus, Fields, RequestHead } from "../exchange.ts";
+import { isSafe } from "./semantics.ts";
 
 export interface HeadLimits {
   /** Bytes of the field section: names, values and 32 a line (RFC 9114 §4.2.2), and the target. */
@@ -23,6 +24,7 @@ const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
 const LOWER_CASE_TOKEN = /^[!#$%&'*+\-.^_`|~0-9a-z]+$/;
 const TARGET = /^\/[!-"$-~]*$/;
 const AUTHORITY = /^[!-"$-.0-9:;=A-~]*$/;
+const SCHEME = /^[a-zA-Z][a-zA-Z0-9+\-.]*$/;
 const DIGITS = /^[0-9]{1,16}$/;
 const FORBIDDEN_IN_VALUE = /[\0\r\n]|^[ \t]|[ \t]$/;
 const COMMON_METHODS = new Set(["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"]);
@@ -52,8 +54,117 @@ const FORBIDDEN_TRAILERS = new Set([
   "trailer",
 ]);
 
-/** Null where the request may go to a handler. `hasBody` is false where the stream ended with the head. */
-export function refusalOf(head: RequestHead, hasBody: boolean, limits: HeadLimits): Refusal | null {
+/** A request's header section, as HTTP/2 and HTTP/3 carry it: taken apart, and held to what only its lines can tell. */
+export interface RequestSection {
+  /** Empty where it is missing; `malformed` says so. */
+  readonly method: string;
+  readonly path: string;
+  /** By `:authority`, or else `host`; empty where there is neither. */
+  readonly authority: string;
+  /** The regular fields. */
+  readonly fields: Fields;
+  /** The rule that is broken, null where none is. What `refusalOf` asks of every request is left to it. */
+  readonly malformed: string | null;
+}
+
+const COLON = 0x3a;
+
+/**
+ * Splits the lines of a header section into pseudo fields and regular ones: RFC 9113 §8.2 and §8.3, RFC 9114 §4.2 to
+ * §4.4.
+ * @param lines as they came: name, value, name, value…
+ */
+export function readRequestSection(lines: Fields): RequestSection {
+  const fields: string[] = [];
+  let method: string | undefined;
+  let scheme: string | undefined;
+  let authority: string | undefined;
+  let path: string | undefined;
+  let host: string | undefined;
+  let malformed: string | null = null;
+  for (let i = 0; i < lines.length; i += 2) {
+    const name = lines[i] as string;
+    const value = lines[i + 1] as string;
+    if (name.charCodeAt(0) !== COLON) {
+      malformed ??= malformedFieldLine(name, value);
+      if (name === "host") {
+        if (host !== undefined) malformed ??= "host is given twice (RFC 9110 §7.2)";
+        host = value;
+      }
+      fields.push(name, value);
+      continue;
+    }
+    if (fields.length > 0)
+      malformed ??= `"${name}" comes after regular fields (RFC 9113 §8.3, RFC 9114 §4.3)`;
+    switch (name) {
+      case ":method":
+        if (method !== undefined) malformed ??= repeated(name);
+        method = value;
+        break;
+      case ":scheme":
+        if (scheme !== undefined) malformed ??= repeated(name);
+        scheme = value;
+        break;
+      case ":authority":
+        if (authority !== undefined) malformed ??= repeated(name);
+        authority = value;
+        break;
+      case ":path":
+        if (path !== undefined) malformed ??= repeated(name);
+        path = value;
+        break;
+      default:
+        malformed ??= "there is a pseudo field that no request has (RFC 9113 §8.3, RFC 9114 §4.3)";
+    }
+  }
+  malformed ??= malformedPseudoFields(method, scheme, authority, path, host);
+  return { method: method ?? "", path: path ?? "", authority: authority ?? host ?? "", fields, malformed };
+}
+
+function malformedPseudoFields(
+  method: string | undefined,
+  scheme: string | undefined,
+  authority: string | undefined,
+  path: string | undefined,
+  host: string | undefined,
+): string | null {
+  if (method === undefined) return '":method" is missing (RFC 9113 §8.3.1, RFC 9114 §4.3.1)';
+  if (authority === "") return '":authority" is empty (RFC 9113 §8.3.1, RFC 9114 §4.3.1)';
+  if (authority !== undefined && host !== undefined && authority.toLowerCase() !== host.toLowerCase()) {
+    return "host disagrees with :authority (RFC 9113 §8.3.1, RFC 9114 §4.3.1)";
+  }
+  if (method === "CONNECT") {
+    if (scheme === undefined && path === undefined && authority !== undefined) return null;
+    return "CONNECT has :authority, and neither :scheme nor :path (RFC 9113 §8.5, RFC 9114 §4.4)";
+  }
+  if (scheme === undefined || path === undefined) {
+    return `":${scheme === undefined ? "scheme" : "path"}" is missing (RFC 9113 §8.3.1, RFC 9114 §4.3.1)`;
+  }
+  return SCHEME.test(scheme) ? null : '":scheme" is no scheme (RFC 3986 §3.1)';
+}
+
+/** The rule that a trailer section of HTTP/2 or HTTP/3 breaks, null where it breaks none (RFC 9113 §8.1, RFC 9114 §4.3). */
+export function malformedTrailers(lines: Fields): string | null {
+  for (let i = 0; i < lines.length; i += 2) {
+    const name = lines[i] as string;
+    if (name.charCodeAt(0) === COLON) return `the pseudo field "${name}" is in a trailer section`;
+    if (isConnectionSpecific(name)) return `"${name}" is for one connection of HTTP/1.1`;
+    const malformed = malformedFieldLine(name, lines[i + 1] as string);
+    if (malformed !== null) return malformed;
+  }
+  return null;
+}
+
+/**
+ * Null where the request may go to a handler.
+ * @param head with a bound of its own, where its listener takes less
+ * @param hasBody false where the stream ended with the head
+ */
+export function refusalOf(
+  head: RequestHead & { readonly maxHeaderBytes?: number | undefined },
+  hasBody: boolean,
+  limits: HeadLimits,
+): Refusal | null {
   const { method, path, authority, fields } = head;
   if (!COMMON_METHODS.has(method)) {
     if (!TOKEN.test(method)) return malformed("the method is not a token (RFC 9110 §9.1)");
@@ -86,13 +197,17 @@ export function refusalOf(head: RequestHead, hasBody: boolean, limits: HeadLimit
     if (name === "expect" && value.toLowerCase() !== "100-continue") {
       return { status: 417, reason: 'only "100-continue" can be expected (RFC 9110 §10.1.1)' };
     }
+    if (name === "early-data" && value === "1" && !isSafe(method)) {
+      return { status: 425, reason: "it came before the TLS handshake was done, and could be a replay" };
+    }
     if (name === "content-length") {
       if (declared !== null && declared !== value) return malformed("content-length is given twice");
       declared = value;
     }
   }
-  if (bytes > limits.maxHeaderBytes) {
-    return { status: 431, reason: `the head has ${bytes} bytes, over ${limits.maxHeaderBytes}` };
+  const maxHeaderBytes = head.maxHeaderBytes ?? limits.maxHeaderBytes;
+  if (bytes > maxHeaderBytes) {
+    return { status: 431, reason: `the head has ${bytes} bytes, over ${maxHeaderBytes}` };
   }
   if (declared !== null) {
     if (!DIGITS.test(declared)) return malformed("content-length is not a number (RFC 9110 §8.6)");
@@ -171,6 +286,10 @@ export function listValue(fields: Fields, name: string): string | undefined {
     if (fields[i] === name) joined = joined === undefined ? fields[i + 1] : `${joined}, ${fields[i + 1]}`;
   }
   return joined;
+}
+
+function repeated(name: string): string {
+  return `"${name}" is given twice (RFC 9113 §8.3.1, RFC 9114 §4.3.1)`;
 }
 
 function malformed(reason: string): Refusal {

@@ -5,6 +5,13 @@ import type { ResponseHead } from "../exchange.ts";
 /** RFC 9110 §9.2.2, and QUERY (draft-ietf-httpbis-safe-method-w-body): may be sent again when the answer was lost. */
 const IDEMPOTENT = new Set(["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE", "QUERY"]);
 
+/** RFC 9110 §9.2.1, and QUERY: asks for nothing to be changed, so that a replay does no harm. */
+const SAFE = new Set(["GET", "HEAD", "OPTIONS", "TRACE", "QUERY"]);
+
+export function isSafe(method: string): boolean {
+  return SAFE.has(method);
+}
+
 export function isIdempotent(method: string): boolean {
   return IDEMPOTENT.has(method);
 }

@@ -2,7 +2,7 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Exchange, ExchangeId, Fields, FileBody, RequestBody, ResponseHead, Sink } from "../exchange.ts";
 import { sendFile } from "../files/send.ts";
-import { contentLength, trailersOf } from "../http/fields.ts";
+import { contentLength, malformedFieldLine, trailersOf } from "../http/fields.ts";
 import { ReadableBody } from "./readable-body.ts";
 import { type ConnectionFacts, TcpExchange } from "./tcp-exchange.ts";
 
@@ -38,14 +38,14 @@ export class Http1Exchange extends TcpExchange implements Exchange, Sink {
     this.#altSvc = altSvc;
     this.#closing = closing;
     this.method = request.method ?? "";
-    const { fields, host, hosts, framed } = readFields(request.rawHeaders);
+    const { fields, host, hosts, framed, malformed } = readFields(request.rawHeaders);
     const target = splitTarget(request.url ?? "");
     this.fields = fields;
     this.path = target.path;
     this.authority = target.authority ?? host;
     this.malformed =
       hosts === 1 || (hosts === 0 && request.httpVersion === "1.0")
-        ? null
+        ? malformed
         : `there are ${hosts} host fields, not one (RFC 9112 §3.2)`;
     // Over TLS the request is Bun's parser in JavaScript: paused, it buffers all that its socket brings. So the socket
     // is paused, and the request alone is not, for its reading would let the socket go on. Plain HTTP is the other way.
@@ -150,9 +150,11 @@ function readFields(raw: readonly string[]) {
   let host = "";
   let hosts = 0;
   let framed = false;
+  let malformed: string | null = null;
   for (let i = 0; i < raw.length; i += 2) {
     const name = (raw[i] as string).toLowerCase();
     const value = raw[i + 1] as string;
+    malformed ??= malformedFieldLine(name, value);
     fields.push(name, value);
     if (name === "host") {
       host = value;
@@ -161,7 +163,7 @@ function readFields(raw: readonly string[]) {
       framed = true;
     }
   }
-  return { fields, host, hosts, framed };
+  return { fields, host, hosts, framed, malformed };
 }
 
 /** The absolute form, which every server takes (RFC 9112 §3.2.2), carries the authority before the path. */

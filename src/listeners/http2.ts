@@ -2,7 +2,7 @@
 import { constants, type IncomingHttpHeaders, type ServerHttp2Stream } from "node:http2";
 import type { Exchange, ExchangeId, Fields, FileBody, RequestBody, ResponseHead, Sink } from "../exchange.ts";
 import { sendFile } from "../files/send.ts";
-import { contentLength, fieldValue, malformedFieldLine, trailersOf } from "../http/fields.ts";
+import { contentLength, fieldValue, readRequestSection, trailersOf } from "../http/fields.ts";
 import { forbidsBody } from "../http/semantics.ts";
 import { ReadableBody } from "./readable-body.ts";
 import { type ConnectionFacts, TcpExchange } from "./tcp-exchange.ts";
@@ -35,7 +35,7 @@ export class Http2Exchange extends TcpExchange implements Exchange, Sink {
     this.stream = stream.id as number;
     this.#stream = stream;
     this.#altSvc = altSvc;
-    const head = readHead(raw);
+    const head = readRequestSection(raw);
     this.method = head.method;
     this.path = head.path;
     this.authority = head.authority;
@@ -133,46 +133,6 @@ function headersOf(fields: Fields): Record<string, string | string[]> {
     headers[name] = before === undefined ? value : [before, value].flat();
   }
   return headers;
-}
-
-interface Http2Head {
-  method: string;
-  path: string;
-  authority: string;
-  fields: Fields;
-  malformed: string | null;
-}
-
-/** Splits a header block into pseudo fields and the rest: RFC 9113 §8.3. */
-function readHead(raw: readonly string[]): Http2Head {
-  const fields: string[] = [];
-  const pseudo: Record<string, string> = {};
-  let malformed: string | null = null;
-  for (let i = 0; i < raw.length; i += 2) {
-    const name = raw[i] as string;
-    const value = raw[i + 1] as string;
-    if (!name.startsWith(":")) {
-      malformed ??= malformedFieldLine(name, value);
-      fields.push(name, value);
-    } else if (fields.length > 0) malformed ??= `"${name}" comes after regular fields`;
-    else if (name in pseudo) malformed ??= `"${name}" is given twice`;
-    else pseudo[name] = value;
-  }
-  const {
-    ":method": method = "",
-    ":path": path = "",
-    ":authority": authority,
-    ":scheme": scheme,
-    ...rest
-  } = pseudo;
-  if (Object.keys(rest).length > 0) malformed ??= `"${Object.keys(rest)[0]}" is no pseudo field of a request`;
-  if (method !== "CONNECT" && scheme === undefined) malformed ??= '":scheme" is missing';
-  const host = fields.indexOf("host");
-  const named = host === -1 || host % 2 === 1 ? undefined : fields[host + 1];
-  if (authority !== undefined && named !== undefined && authority !== named) {
-    malformed ??= "host disagrees with :authority (RFC 9113 §8.3.1)";
-  }
-  return { method, path, authority: authority ?? named ?? "", fields, malformed };
 }
 
 /** The header block in order, where the engine gives it; else as near as its dictionary comes. */

@@ -1,4 +1,5 @@
 /** What a listener promises to its reactor, and a reactor to its listeners. One file an engine stands beside this. */
+import type { ConnectionEvent, ConnectionInfo } from "../connection.ts";
 import type { Exchange, ExchangeId, Protocol } from "../exchange.ts";
 import type { ConnectionLimits } from "./connection-limits.ts";
 
@@ -10,6 +11,8 @@ export interface ListenerHost {
   /** Answers an exchange whose connection is one too many, where the listener could not refuse the connection itself. */
   turnAway(exchange: Exchange): void;
   log(line: string): void;
+  /** Takes what has happened to a connection; null while nobody listens to it. */
+  readonly tellConnection: ((event: ConnectionEvent) => void) | null;
 }
 
 /** PEM texts: a certificate with those that lead to its root, and its key. */
@@ -53,6 +56,8 @@ export interface Listener {
   drain(gently: boolean): Promise<void>;
   /** Closes everything at once; after `drain` too. */
   close(): Promise<void>;
+  /** How a connection is, where its engine tells; null where there is none of that id. */
+  connection?(id: string): ConnectionInfo | null;
 }
 
 /** An IPv4 address as such, where a socket of both families gives it inside an IPv6 one (RFC 4291 §2.5.5.2). */

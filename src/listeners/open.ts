@@ -1,5 +1,7 @@
 /** Opens what a process listens on: one port number, for TCP and, where HTTP/3 is on, for UDP. */
 import { networkInterfaces } from "node:os";
+import type { ConnectionInfo } from "../connection.ts";
+import type { ResolvedQuic } from "../http3-options.ts";
 import { type ConnectionBounds, ConnectionLimits } from "./connection-limits.ts";
 import { listenHttp3Native } from "./http3-native-listener.ts";
 import type { Certificate, Listener, ListenerHost, ListenerOptions } from "./listener.ts";
@@ -13,7 +15,13 @@ export interface ListenConfig extends ConnectionBounds {
   readonly reusePort: boolean;
   /** Null for plain HTTP/1.1. */
   readonly tls: Certificate | null;
-  readonly http3: "native" | "off";
+  readonly http3: "native" | "quic" | "off";
+  /** Of the engine `quic`; null with another. */
+  readonly quic: ResolvedQuic | null;
+  /** Bytes of a request's body: of an engine that cannot hold its clients back no more are kept. */
+  readonly maxBodyBytes: number;
+  /** Where bodies wait that are not read in time. */
+  readonly directory: string;
   readonly maxHeaderBytes: number;
   /** Milliseconds. */
   readonly keepAliveTimeout: number;
@@ -30,7 +38,7 @@ export async function openListeners(
   listenerHost: ListenerHost,
 ): Promise<readonly Listener[]> {
   const { tls } = config;
-  const withHttp3 = tls !== null && config.http3 === "native";
+  const withHttp3 = tls !== null && config.http3 !== "off";
   const altSvc = withHttp3 ? (port: number) => `h3=":${port}"; ma=${ALT_SVC_SECONDS}` : null;
   const connectionLimits = new ConnectionLimits(config);
   const options: ListenerOptions = { ...config, host: hostOf(config.host), altSvc, connectionLimits };
@@ -38,13 +46,33 @@ export async function openListeners(
     const tcp = await listenTcp(options, listenerHost);
     if (!withHttp3) return [tcp];
     try {
-      return [tcp, await listenHttp3Native({ ...options, port: tcp.port }, listenerHost)];
+      return [tcp, await listenHttp3({ ...options, port: tcp.port }, config, listenerHost)];
     } catch (error) {
       await tcp.close();
       // The system picked a port for TCP that something else has on UDP: another will do.
       if (config.port !== 0 || attempt === PORT_ATTEMPTS) throw error;
     }
   }
+}
+
+/** How a connection is, by the listener that has it; null where none has. */
+export function connectionOf(listeners: readonly Listener[], id: string): ConnectionInfo | null {
+  for (const listener of listeners) {
+    const info = listener.connection?.(id) ?? null;
+    if (info !== null) return info;
+  }
+  return null;
+}
+
+async function listenHttp3(
+  options: ListenerOptions,
+  { quic, maxBodyBytes, directory }: ListenConfig,
+  listenerHost: ListenerHost,
+): Promise<Listener> {
+  if (quic === null) return listenHttp3Native(options, listenerHost);
+  // Loaded where it is used: it brings a foreign function along.
+  const { listenHttp3Quic } = await import("./quic/listener.ts");
+  return listenHttp3Quic({ ...options, quic, maxBodyBytes, directory }, listenerHost);
 }
 
 /** All addresses of a machine without IPv6 are those of IPv4. */

@@ -86,6 +86,7 @@ const BASE_LIMITS = [
   "queueTarget",
 ] as const satisfies (keyof BaseConfig["limits"])[];
 const LISTENER_OPTIONS = [
+  "maxBodyBytes",
   "maxHeaderBytes",
   "keepAliveTimeout",
   "maxConnections",
@@ -420,6 +421,8 @@ export class Manager implements ServerAccess {
       reusePort,
       tls: this.#certificate.current,
       http3: options.http3,
+      quic: options.quic,
+      directory: this.#config.directory,
       ...pick(options, LISTENER_OPTIONS),
     };
   }

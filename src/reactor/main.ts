@@ -4,7 +4,7 @@ import { createServer } from "node:net";
 import { dirname } from "node:path";
 import { FileAnswers } from "../files/file-answers.ts";
 import type { Certificate, Listener } from "../listeners/listener.ts";
-import { openListeners, reasonOf } from "../listeners/open.ts";
+import { connectionOf, openListeners, reasonOf } from "../listeners/open.ts";
 import { logTo } from "../log.ts";
 import type { FromReactor, ReactorConfig, ReactorCounts, ToReactor } from "../manager/messages.ts";
 import { dropPrivileges } from "../manager/privileges.ts";
@@ -74,6 +74,7 @@ function start(config: ReactorConfig): void {
     listeners = await openListeners(config.listen, reactor).catch((error: Error) => {
       throw new Error(reasonOf(error, config.listen), { cause: error });
     });
+    reactor.connections.find = (id) => connectionOf(listeners, id);
     if (config.identity !== null) {
       const { checkFolders } = await import("../manager/folders.ts");
       dropPrivileges(config.identity);
@@ -140,6 +141,11 @@ function statsOf(reactor: Reactor, detailed: boolean): ReactorCounts {
 process.on("SIGINT", () => {});
 process.on("SIGTERM", () => {});
 process.on("SIGHUP", () => {});
+// What the runtime warns of goes to the log, but that an engine is experimental: whoever chose it knows.
+process.removeAllListeners("warning");
+process.on("warning", ({ name, message }) => {
+  if (name !== "ExperimentalWarning") logTo("reactor")(`warning: ${message}`);
+});
 // What an engine throws that nobody expected must not take every connection with it.
 process.on("uncaughtException", (error) => logTo("reactor")(`error: ${error.stack}`));
 process.once("message", (message: ToReactor) => {

@@ -16,6 +16,7 @@ import { type HeadLimits, refusalOf } from "../http/fields.ts";
 import { failureResponse, isIdempotent } from "../http/semantics.ts";
 import type { ListenerHost } from "../listeners/listener.ts";
 import { type Doing, doingOf } from "../wire/progress.ts";
+import { ConnectionDesk } from "./connection-desk.ts";
 import type { DispatchPolicy } from "./dispatch-policy.ts";
 import { Dispatcher, type DispatchLimits } from "./dispatcher.ts";
 import { Flight } from "./flight.ts";
@@ -53,6 +54,7 @@ const TOLD_STUCK_AFTER = 5000;
 const MAX_DEATHS = 10;
 export class Reactor implements ListenerHost, LinkOwner {
   readonly registry = new Registry<Flight>();
+  readonly connections = new ConnectionDesk<WorkerLink>();
   files = new FileAnswers(null);
   /** Response frames that came after their exchange had gone. */
   droppedFrames = 0;
@@ -80,6 +82,10 @@ export class Reactor implements ListenerHost, LinkOwner {
     this.#settings = settings;
     this.#limits = settings.limits;
     this.#dispatcher = new Dispatcher(settings.limits, settings.policy, ({ exchange }) => exchange);
+  }
+
+  get tellConnection() {
+    return this.connections.tell;
   }
 
   get queued(): number {
@@ -193,6 +199,7 @@ export class Reactor implements ListenerHost, LinkOwner {
 
   unlinked(link: WorkerLink, error: Error | null): void {
     this.#links.delete(link);
+    this.connections.leave(link);
     this.#dispatcher.removeWorker(link);
     this.#employed.delete(link.pid);
     const wasStuck = this.#stuck.delete(link.pid);
@@ -232,6 +239,14 @@ export class Reactor implements ListenerHost, LinkOwner {
   broken(flight: Flight, reason: string): void {
     this.log(`${describe(flight.exchange)}: the response ended short: ${reason}`);
     this.#fail(flight, 500, reason);
+  }
+
+  watches(link: WorkerLink, mask: number): void {
+    this.connections.listen(link, mask);
+  }
+
+  connectionAsked(link: WorkerLink, call: number, id: string): void {
+    link.sendConnection(call, this.connections.find(id));
   }
 
   dropped(): void {
@@ -432,7 +447,8 @@ export class Reactor implements ListenerHost, LinkOwner {
 
   #refuse(exchange: Exchange, status: FailureStatus, reason: string): void {
     this.registry.count(exchange.protocol, "rejected");
-    answer(exchange, status, reason);
+    if (status === 400 && exchange.sink.refuse !== undefined) exchange.sink.refuse();
+    else answer(exchange, status, reason);
     exchange.body?.cancel();
   }
 

@@ -1,7 +1,9 @@
 /** The reactor's end of the channel to one worker: requests go out, and what comes back finds its exchange's sink. */
 import type { Socket } from "node:net";
+import type { ConnectionEvent, ConnectionInfo } from "../connection.ts";
 import type { ExchangeId, Fields, FileBody, ResponseHead } from "../exchange.ts";
 import { Channel, type ChannelOwner } from "../wire/channel.ts";
+import { readQuestion, writeAnswer, writeEvent } from "../wire/connections.ts";
 import { readFile } from "../wire/files.ts";
 import { DATA_BYTES, type Frame, FrameError, FrameType, WIRE_VERSION } from "../wire/frames.ts";
 import { ResponseHeads, readTrailers, writeRequest, writeTrailers } from "../wire/heads.ts";
@@ -26,6 +28,10 @@ export interface LinkOwner {
   completed(flight: Flight): void;
   /** The worker gave the exchange up. */
   broken(flight: Flight, reason: string): void;
+  /** The worker listens to what happens to connections: see wire/connections.ts. */
+  watches(link: WorkerLink, mask: number): void;
+  /** The worker asks how a connection is. */
+  connectionAsked(link: WorkerLink, call: number, id: string): void;
   /** A response frame came for an exchange that is gone: the client left while the worker was busy. */
   dropped(): void;
 }
@@ -124,6 +130,14 @@ export class WorkerLink implements ChannelOwner, Candidate {
     if (due > 0) this.#channel.writer.credit(flight.exchange.id, due);
   }
 
+  sendEvent(event: ConnectionEvent): void {
+    writeEvent(this.#channel.writer, event);
+  }
+
+  sendConnection(call: number, info: ConnectionInfo | null): void {
+    writeAnswer(this.#channel.writer, call, info);
+  }
+
   destroy(): void {
     this.#channel.destroy();
   }
@@ -143,6 +157,14 @@ export class WorkerLink implements ChannelOwner, Candidate {
       if (!this.#wasLate) return;
       this.#wasLate = false;
       this.#owner.caughtUp();
+      return;
+    }
+    if (type === FrameType.watch) {
+      this.#owner.watches(this, payload.u8());
+      return;
+    }
+    if (type === FrameType.connection) {
+      this.#owner.connectionAsked(this, id, readQuestion(payload));
       return;
     }
     const flight = this.#owner.flightOf(this, id);

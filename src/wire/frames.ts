@@ -15,6 +15,9 @@
  *  ABORT               why, in latin1: this direction ends short
  *  PING, PONG          nothing: how far the worker has come
  *  GOAWAY              nothing: no more requests come over this channel
+ *  WATCH               u8: which events of connections the worker is told of (connections.ts)
+ *  EVENT               what has happened to a connection
+ *  CONNECTION          a question about a connection, and its answer; `exchange` is the number of the call
  *  HELLO               u8 version, u32 worker id, u32 pid: the first frame of each direction
  * ```
  * `length` counts the payload. END on REQUEST, RESPONSE or DATA says that the body ends here. A body over WHOLE_BODY
@@ -51,13 +54,16 @@ export const FrameType = {
   ping: 10,
   pong: 11,
   goaway: 12,
+  watch: 13,
+  event: 14,
+  connection: 15,
 } as const;
 export type FrameType = (typeof FrameType)[keyof typeof FrameType];
 
 /** The flag END. */
 export const END = 1;
 
-const LAST_TYPE = FrameType.goaway;
+const LAST_TYPE = FrameType.connection;
 /** The exchange of frames that are about none. */
 const NO_EXCHANGE = 0 as ExchangeId;
 const INITIAL_BYTES = 64 * 1024;

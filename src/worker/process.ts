@@ -2,6 +2,7 @@
 import { rmSync } from "node:fs";
 import { connect, type Socket } from "node:net";
 import type { BaseConfig, BaseServer } from "../base/base-server.ts";
+import type { ConnectionInfo } from "../connection.ts";
 import { background } from "../handler/background.ts";
 import type { ExchangeHandler } from "../handler/run.ts";
 import { uploadDirectory } from "../handler/uploads.ts";
@@ -14,7 +15,7 @@ import type { ResolvedOptions } from "../options.ts";
 import { Progress } from "../wire/progress.ts";
 import type { HandlerSettings } from "./handler-exchange.ts";
 import { ManagerLink, type MessageListener } from "./manager-link.ts";
-import { Worker } from "./worker.ts";
+import { type ConnectionListener, Worker } from "./worker.ts";
 
 export interface WorkerHooks {
   /** Makes the handler: what it throws ends the start. */
@@ -28,6 +29,7 @@ export interface WorkerHooks {
   listening(port: number): void;
   stopping(): void | Promise<void>;
   message: MessageListener;
+  readonly connections: ConnectionListener;
 }
 
 type StartMessage = Extract<ToWorker, { type: "start" }>;
@@ -72,6 +74,10 @@ export class WorkerProcess {
     );
   }
 
+  connection(id: string): Promise<ConnectionInfo | null> {
+    return this.#worker?.connection(id) ?? Promise.resolve(this.#base?.connection(id) ?? null);
+  }
+
   #told(message: ToWorker): void {
     switch (message.type) {
       case "start":
@@ -103,7 +109,8 @@ export class WorkerProcess {
     if (message.base === null) await this.#work(handler, message);
     else {
       const { BaseServer } = await import("../base/base-server.ts");
-      const events = { spent: () => this.link.send({ type: "spent" }), log: this.#log };
+      const { connections } = this.#hooks;
+      const events = { spent: () => this.link.send({ type: "spent" }), connections, log: this.#log };
       this.#base = await BaseServer.make(handler, this.#settings, message.base, message.maxRequests, events);
     }
     this.link.send({ type: "ready" });
@@ -122,6 +129,7 @@ export class WorkerProcess {
       spent: () => this.link.send({ type: "spent" }),
       // It has all the time that the manager gives it.
       retired: () => void this.#leave(Number.POSITIVE_INFINITY),
+      connections: this.#hooks.connections,
       log: this.#log,
     });
     await Promise.all(sockets.map((socket) => this.#connect(socket)));

@@ -1,9 +1,11 @@
 /** A worker's loop: takes exchanges from every reactor's channel and runs the handler on them. No process handling. */
 import type { Socket } from "node:net";
+import type { ConnectionEvent, ConnectionEventName, ConnectionInfo } from "../connection.ts";
 import type { ExchangeId } from "../exchange.ts";
 import { type ExchangeHandler, run } from "../handler/run.ts";
 import type { TrustedProxies } from "../http/proxy.ts";
 import { Channel, type ChannelOwner } from "../wire/channel.ts";
+import { maskOf, readAnswer, readEvent, writeQuestion, writeWatch } from "../wire/connections.ts";
 import { type Frame, FrameError, FrameType, WIRE_VERSION } from "../wire/frames.ts";
 import { readRequestHead, readTrailers } from "../wire/heads.ts";
 import type { Progress } from "../wire/progress.ts";
@@ -11,11 +13,18 @@ import { ChannelExchange } from "./channel-exchange.ts";
 import { compressing } from "./compressing-exchange.ts";
 import type { HandlerSettings } from "./handler-exchange.ts";
 
+/** What the user's code is told of connections. */
+export interface ConnectionListener {
+  readonly events: ReadonlySet<ConnectionEventName>;
+  told(event: ConnectionEvent): void;
+}
+
 export interface WorkerEvents {
   /** The worker has taken so many requests as it was told to; it goes on. */
   spent(): void;
   /** Every reactor has said that no more requests will come, and those that had come are over. */
   retired(): void;
+  readonly connections: ConnectionListener;
   log(line: string): void;
 }
 
@@ -58,6 +67,7 @@ export class Worker {
   attach(socket: Socket): Promise<void> {
     return new Promise((resolve, reject) => {
       const link = new ReactorLink(socket, this.#id, this.#proxies, this.#Exchange, {
+        connections: this.#events.connections,
         greeted: resolve,
         request: (exchange) => {
           this.#progress?.begin(link.reactorPid, exchange.id);
@@ -87,6 +97,15 @@ export class Worker {
     return { inFlight, requests: this.#requests };
   }
 
+  /** How a connection is, by the reactor that has it; null where none has. */
+  connection(id: string): Promise<ConnectionInfo | null> {
+    const asked = [...this.#links].map((link) => link.connection(id));
+    return new Promise((resolve) => {
+      for (const answer of asked) void answer.then((info) => info !== null && resolve(info));
+      void Promise.all(asked).then(() => resolve(null));
+    });
+  }
+
   /**
    * Closes every channel, when what they hold has been sent; handlers that still run are told that their client is gone.
    * Resolves when that is done.
@@ -104,6 +123,7 @@ export class Worker {
 }
 
 interface LinkEvents {
+  readonly connections: ConnectionListener;
   greeted(): void;
   request(exchange: ChannelExchange): void;
   /** No more requests will come, and none is in flight. */
@@ -118,6 +138,8 @@ class ReactorLink implements ChannelOwner {
   readonly #Exchange: typeof ChannelExchange;
   readonly #events: LinkEvents;
   readonly #exchanges = new Map<ExchangeId, ChannelExchange>();
+  readonly #calls = new Map<number, (info: ConnectionInfo | null) => void>();
+  #lastCall = 0;
   readonly #over = (exchange: ChannelExchange) => {
     this.#exchanges.delete(exchange.id);
     this.#checkRest();
@@ -145,11 +167,20 @@ class ReactorLink implements ChannelOwner {
     return this.#exchanges.size;
   }
 
+  connection(id: string): Promise<ConnectionInfo | null> {
+    const call = ++this.#lastCall;
+    return new Promise((resolve) => {
+      this.#calls.set(call, resolve);
+      writeQuestion(this.#channel.writer, call, id);
+    });
+  }
+
   end(): Promise<void> {
     return this.#channel.end();
   }
 
   closed(error: Error | null): void {
+    for (const answer of this.#calls.values()) answer(null);
     for (const exchange of [...this.#exchanges.values()]) exchange.abandon("the reactor has gone");
     this.#events.closed(error);
   }
@@ -162,6 +193,8 @@ class ReactorLink implements ChannelOwner {
       this.reactorPid = pid;
       if (version !== WIRE_VERSION) throw new FrameError(`the reactor speaks wire version ${version}`);
       this.#greeted = true;
+      const { events } = this.#events.connections;
+      if (events.size > 0) writeWatch(this.#channel.writer, maskOf(events));
       this.#events.greeted();
       return;
     }
@@ -196,6 +229,13 @@ class ReactorLink implements ChannelOwner {
       case FrameType.goaway:
         this.isRetired = true;
         this.#checkRest();
+        return;
+      case FrameType.event:
+        this.#events.connections.told(readEvent(payload));
+        return;
+      case FrameType.connection:
+        this.#calls.get(id)?.(readAnswer(payload));
+        this.#calls.delete(id);
         return;
       default:
         throw new FrameError(`a reactor sends no frame of type ${type}`);

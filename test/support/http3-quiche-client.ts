@@ -66,7 +66,16 @@ export class QuicheClient implements Client {
     return new QuicheClient(session, `localhost:${server.port}`);
   }
 
-  async request(request: ClientRequest): Promise<ClientResponse> {
+  request(request: ClientRequest): Promise<ClientResponse> {
+    return this.#send(request, this.#underWay);
+  }
+
+  /** The same without a bound of what is under way: for a server that takes in whatever comes. */
+  uploadFreely(request: ClientRequest): Promise<ClientResponse> {
+    return this.#send(request, new Budget(Number.POSITIVE_INFINITY));
+  }
+
+  async #send(request: ClientRequest, underWay: Budget): Promise<ClientResponse> {
     const signal = signalOf(request);
     signal?.throwIfAborted();
     const { promise, resolve, reject } = Promise.withResolvers<ClientResponse>();
@@ -110,7 +119,7 @@ export class QuicheClient implements Client {
       resolve({ status: Number(status), headers, body });
     });
     if (request.body !== undefined) {
-      const share = this.#underWay.share();
+      const share = underWay.share();
       stream.on("data", (chunk) => share.returned(chunk.length)).on("close", () => share.end());
       void upload(stream, request.body, (bytes) => share.take(bytes));
     }

@@ -98,8 +98,19 @@ function isWhole(body: RequestContent): body is string | Uint8Array {
 
 async function wholeIfSmall(response: ClientResponse): Promise<ClientResponse> {
   if (!(Number(response.headers["content-length"]) <= READ_AT_ONCE)) return response;
-  const bytes = await response.body.bytes();
-  return { ...response, body: new ResponseBody(chunksOf(bytes), () => {}) };
+  try {
+    const bytes = await response.body.bytes();
+    return { ...response, body: new ResponseBody(chunksOf(bytes), () => {}) };
+  } catch (error) {
+    if (isDiscardedAnswer(error)) throw error;
+    // The head has come all the same: that the body failed is for whoever reads it.
+    return { ...response, body: new ResponseBody(failing(error), () => {}) };
+  }
+}
+
+// biome-ignore lint/correctness/useYield: it has nothing to give
+async function* failing(error: unknown): AsyncGenerator<Uint8Array, void> {
+  throw error;
 }
 
 function streamOf(body: AsyncIterable<Uint8Array>): ReadableStream<Uint8Array> {

@@ -24,7 +24,22 @@ export const OPTIONS_VARIABLE = "TERCET_TEST_OPTIONS";
 /** The mode of servers for which a test names none: `process`, or what the environment says. */
 export const MODE = process.env.TERCET_TEST_MODE ?? "process";
 
+/**
+ * The HTTP/3 engine of the servers that say nothing else. By this variable the suites run with the other one, too:
+ * `npm run test:quic`.
+ */
+export const ENGINE = process.env.TERCET_TEST_HTTP3 === "quic" ? "quic" : "native";
+
 export type OptionValue = string | number | boolean;
+
+/** The options with the engine of this run, where they name none. `quic` shares its port with nobody. */
+function withEngine<Value>(
+  options: Readonly<Record<string, Value>>,
+): Record<string, Value | string | number> {
+  if (ENGINE === "native" || options.http3 !== undefined) return options;
+  const alone = Number.isInteger(options.reactors) ? { reactors: 1 } : {};
+  return { ...options, http3: ENGINE, ...alone };
+}
 
 /** A folder for one server: its certificate, and all the temporary files it makes. */
 export class Scratch implements Disposable {
@@ -227,13 +242,13 @@ export interface FixtureSettings {
 }
 
 function fixtureEnvironment(scratch: Scratch, settings: FixtureSettings): Record<string, string> {
-  const options = {
+  const options = withEngine<unknown>({
     mode: MODE,
     tls: { cert: scratch.cert, key: scratch.key },
     workers: 1,
     reactors: 1,
     ...settings.options,
-  };
+  });
   return { ...settings.env, [OPTIONS_VARIABLE]: JSON.stringify(options) };
 }
 
@@ -252,7 +267,7 @@ export async function runFixture(name: string, settings: FixtureSettings = {}): 
 }
 
 function flagsOf(scratch: Scratch, flags: Readonly<Record<string, OptionValue>>): string[] {
-  const all: Record<string, OptionValue> = {
+  const all = withEngine<OptionValue>({
     mode: MODE,
     host: "127.0.0.1",
     port: 0,
@@ -261,7 +276,7 @@ function flagsOf(scratch: Scratch, flags: Readonly<Record<string, OptionValue>>)
     cert: scratch.cert,
     key: scratch.key,
     ...flags,
-  };
+  });
   return Object.entries(all).flatMap(([name, value]) => {
     if (value === true) return [`--${name}`];
     return value === false ? [] : [`--${name}`, String(value)];

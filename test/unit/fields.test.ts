@@ -1,7 +1,12 @@
 /** What makes a request malformed or too large, rule by rule, without a socket. */
 import { describe, expect, test } from "bun:test";
 import type { Fields, Protocol, RequestHead } from "../../src/exchange.ts";
-import { malformedFieldLine, refusalOf } from "../../src/http/fields.ts";
+import {
+  malformedFieldLine,
+  malformedTrailers,
+  readRequestSection,
+  refusalOf,
+} from "../../src/http/fields.ts";
 
 const LIMITS = { maxHeaderBytes: 4096, maxBodyBytes: 1000 };
 
@@ -86,6 +91,19 @@ describe("a request", () => {
     expect(statusOf({ fields: ["content-length", "0"] }, false)).toBeNull();
   });
 
+  test("that came as early data has a safe method, or is 425 (RFC 8470 §5.2)", () => {
+    const early: Fields = ["early-data", "1"];
+    expect(["GET", "HEAD", "OPTIONS"].map((method) => statusOf({ method, fields: early }))).toEqual([
+      null,
+      null,
+      null,
+    ]);
+    expect(["POST", "PUT", "DELETE", "PURGE"].map((method) => statusOf({ method, fields: early }))).toEqual([
+      425, 425, 425, 425,
+    ]);
+    expect(statusOf({ method: "POST", fields: ["early-data", "0"] })).toBeNull();
+  });
+
   test("over maxHeaderBytes is 431, counted with 32 a field line (RFC 9114 §4.2.2)", () => {
     const room = LIMITS.maxHeaderBytes - "/a?b=c".length - "localhost:9501".length - 32 - 1;
     expect(statusOf({ fields: ["a", "x".repeat(room)] })).toBeNull();
@@ -111,5 +129,91 @@ describe("a field line", () => {
     for (const value of ["", "a b", "a\tb", "é"]) expect(malformedFieldLine("a", value)).toBeNull();
     for (const value of ["a\r", "a\nb", "\x00", " a", "a\t"])
       expect(malformedFieldLine("a", value)).toContain("value");
+  });
+});
+
+describe("a header section of HTTP/2 or HTTP/3", () => {
+  const [METHOD, SCHEME, AUTHORITY, PATH] = [
+    [":method", "GET"],
+    [":scheme", "https"],
+    [":authority", "a.example"],
+    [":path", "/"],
+  ] as const;
+  const CONNECT = [":method", "CONNECT"] as const;
+  const wrongIn = (...lines: (readonly [string, string])[]) => readRequestSection(lines.flat()).malformed;
+
+  test("is taken apart, its regular fields in order", () => {
+    const lines = [METHOD, SCHEME, AUTHORITY, PATH, ["b", "1"], ["a", "2"], ["b", "3"]];
+    expect(readRequestSection(lines.flat())).toEqual({
+      method: "GET",
+      path: "/",
+      authority: "a.example",
+      fields: ["b", "1", "a", "2", "b", "3"],
+      malformed: null,
+    });
+  });
+
+  test("has the pseudo fields in any order, and host for :authority (RFC 9114 §4.3.1)", () => {
+    expect(wrongIn(PATH, AUTHORITY, METHOD, SCHEME)).toBeNull();
+    expect(readRequestSection([METHOD, SCHEME, PATH, ["host", "b"]].flat())).toMatchObject({
+      authority: "b",
+      malformed: null,
+    });
+    expect(wrongIn(METHOD, SCHEME, AUTHORITY, PATH, ["host", "A.example"])).toBeNull();
+  });
+
+  const wrong: [what: string, lines: (readonly [string, string])[], message: string][] = [
+    ["nothing at all", [], '":method" is missing'],
+    ["no :method", [SCHEME, AUTHORITY, PATH], '":method" is missing'],
+    ["no :scheme", [METHOD, AUTHORITY, PATH], '":scheme" is missing'],
+    ["no :path", [METHOD, SCHEME, AUTHORITY], '":path" is missing'],
+    ["two :method", [METHOD, METHOD, SCHEME, AUTHORITY, PATH], '":method" is given twice'],
+    ["two :scheme", [METHOD, SCHEME, SCHEME, AUTHORITY, PATH], '":scheme" is given twice'],
+    ["two :authority", [METHOD, SCHEME, AUTHORITY, AUTHORITY, PATH], '":authority" is given twice'],
+    ["two :path", [METHOD, SCHEME, AUTHORITY, PATH, PATH], '":path" is given twice'],
+    [
+      "a pseudo field after a regular one",
+      [METHOD, SCHEME, AUTHORITY, ["a", "b"], PATH],
+      '":path" comes after',
+    ],
+    ["a response's pseudo field", [METHOD, SCHEME, AUTHORITY, PATH, [":status", "200"]], "no request has"],
+    ["an unknown pseudo field", [METHOD, SCHEME, AUTHORITY, PATH, [":a", "b"]], "no request has"],
+    [
+      "extended CONNECT, which is not offered",
+      [CONNECT, SCHEME, AUTHORITY, PATH, [":protocol", "x"]],
+      "no request",
+    ],
+    [
+      "an empty :authority",
+      [METHOD, SCHEME, [":authority", ""], PATH, ["host", "a"]],
+      '":authority" is empty',
+    ],
+    ["a host that disagrees", [METHOD, SCHEME, AUTHORITY, PATH, ["host", "b"]], "host disagrees"],
+    ["two hosts", [METHOD, SCHEME, PATH, ["host", "a"], ["host", "a"]], "host is given twice"],
+    ["a scheme with a blank", [METHOD, [":scheme", "ht tps"], AUTHORITY, PATH], '":scheme" is no scheme'],
+    ["CONNECT with a :path", [CONNECT, AUTHORITY, PATH], "CONNECT has :authority"],
+    ["CONNECT with a :scheme", [CONNECT, SCHEME, AUTHORITY], "CONNECT has :authority"],
+    ["CONNECT without :authority", [CONNECT, ["host", "a"]], "CONNECT has :authority"],
+    ["an upper-case name", [METHOD, SCHEME, AUTHORITY, PATH, ["A", "b"]], "lower case"],
+    ["an empty name", [METHOD, SCHEME, AUTHORITY, PATH, ["", "b"]], "a field name"],
+    ["a line break in a value", [METHOD, SCHEME, AUTHORITY, PATH, ["a", "b\r\nc: d"]], 'the value of "a"'],
+  ];
+  for (const [what, lines, message] of wrong) {
+    test(`is malformed with ${what}`, () => expect(wrongIn(...lines)).toContain(message));
+  }
+
+  test("is well formed as CONNECT has it (RFC 9113 §8.5, RFC 9114 §4.4)", () => {
+    expect(wrongIn(CONNECT, AUTHORITY)).toBeNull();
+  });
+});
+
+describe("a trailer section of HTTP/2 or HTTP/3", () => {
+  test("has regular fields, in lower case, and none of the connection (RFC 9113 §8.1, RFC 9114 §4.3)", () => {
+    expect(malformedTrailers([])).toBeNull();
+    expect(malformedTrailers(["x-sum", "1", "x-sum", "2"])).toBeNull();
+    expect(malformedTrailers([":path", "/"])).toContain("pseudo field");
+    expect(malformedTrailers(["a", "1", "Upper", "2"])).toContain("lower case");
+    expect(malformedTrailers(["connection", "close"])).toContain("connection");
+    expect(malformedTrailers(["a", "b\nc"])).toContain('the value of "a"');
   });
 });

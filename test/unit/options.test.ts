@@ -15,6 +15,7 @@ describe("options", () => {
       concurrency: 0,
       reactors: 1,
       http3: "native",
+      quic: null,
       tls: null,
       maxHeaderBytes: 65_536,
       maxBodyBytes: 67_108_864,
@@ -72,6 +73,50 @@ describe("options", () => {
     expect(resolveOptions({ http3: false }).http3).toBe("off");
   });
 
+  test("fills in the defaults of the engine quic", () => {
+    const { http3, quic } = resolveOptions({ http3: "quic" });
+    expect(http3).toBe("quic");
+    expect(quic).toEqual({
+      maxFieldSectionSize: null,
+      qpackMaxTableCapacity: 4096,
+      qpackBlockedStreams: 100,
+      maxConcurrentStreams: 100,
+      streamWindow: 1_048_576,
+      connectionWindow: 4_194_304,
+      idleTimeout: 255_000,
+      handshakeTimeout: 10_000,
+      congestionControl: "adaptive",
+      maxDatagramSize: 65_527,
+      retry: "never",
+      connectionRate: 0,
+      handshakeRate: 0,
+      maxConnectionsPerAddress: 0,
+      allow: null,
+      block: [],
+      earlyData: false,
+      sni: {},
+      keylog: null,
+      qlog: null,
+    });
+    expect(resolveOptions({ http3: { engine: "quic", earlyData: true } }).quic?.earlyData).toBe(true);
+    expect(resolveOptions({ http3: { engine: "off" } })).toMatchObject({ http3: "off", quic: null });
+  });
+
+  test("takes Swoole's names of three of them", () => {
+    const { quic } = resolveOptions({
+      http3: { engine: "quic", maxConcurrentStreams: 7 },
+      http3_max_field_section_size: 2048,
+      http3_qpack_max_table_capacity: 0,
+      http3_qpack_blocked_streams: 5,
+    });
+    expect(quic).toMatchObject({
+      maxConcurrentStreams: 7,
+      maxFieldSectionSize: 2048,
+      qpackMaxTableCapacity: 0,
+      qpackBlockedStreams: 5,
+    });
+  });
+
   const wrong: [unknown, string][] = [
     [{ workers: 0 }, 'option "workers" is 0; it must be a whole number of processes from 1 to 1024'],
     [{ workers: "4" }, 'option "workers" is "4"; it must be a whole number of processes from 1 to 1024'],
@@ -114,7 +159,57 @@ describe("options", () => {
       'option "reactors" is NaN; it must be a whole number of processes from 1 to 256',
     ],
     [{ mode: "threads" }, 'option "mode" is "threads"; it must be "process" or "base"'],
-    [{ http3: "quick" }, 'option "http3" is "quick"; it must be "native", "off", true or false'],
+    [{ http3: "quick" }, 'option "http3.engine" is "quick"; it must be "native", "quic" or "off"'],
+    [{ http3: 3 }, 'option "http3" is 3; it must be "native", "quic", "off", true, false, or { engine }'],
+    [
+      { http3: { engine: "native", idleTimeout: 1 } },
+      'option "http3" is { engine, idleTimeout }; it must be',
+    ],
+    [{ http3: { engine: "quic", idleTime: 1 } }, 'option "http3" is { engine, idleTime }; it must be'],
+    [
+      { http3: { engine: "quic", idleTimeout: 10 } },
+      'option "http3.idleTimeout" is 10; it must be a whole number of milliseconds from 1000 to 600000',
+    ],
+    [
+      { http3: { engine: "quic", maxDatagramSize: 1000 } },
+      'option "http3.maxDatagramSize" is 1000; it must be a whole number of bytes from 1200 to 65527',
+    ],
+    [
+      { http3: { engine: "quic", congestionControl: "vegas" } },
+      'option "http3.congestionControl" is "vegas"; it must be "adaptive", "cubic" or "bbr"',
+    ],
+    [
+      { http3: { engine: "quic", retry: "always" } },
+      'option "http3.retry" is "always"; it must be "never": node:quic in Bun sends no Retry packets',
+    ],
+    [
+      { http3: { engine: "quic", ticketKeys: ["a"] } },
+      'option "http3.ticketKeys" is a list of 1; it must be left out: node:quic in Bun takes no session-ticket keys',
+    ],
+    [
+      { http3: { engine: "quic", block: ["10.0.0.0/40"] } },
+      'option "http3.block.0" is "10.0.0.0/40"; it must be an address',
+    ],
+    [
+      { http3: { engine: "quic", sni: { "a.example": { cert: "c" } } } },
+      'option "http3.sni.a.example" is { cert }; it must be { "name": { cert, key } }',
+    ],
+    [
+      { http3: { engine: "quic", sni: { "a b": { cert: "c", key: "k" } } } },
+      'it must be { "name": { cert, key } }, with names such as "a.example"',
+    ],
+    [
+      { http3: "quic", reactors: 2 },
+      'option "reactors" is 2; it must be 1 with the HTTP/3 engine "quic", which cannot share a port',
+    ],
+    [
+      { http3_qpack_blocked_streams: 1 },
+      'option "http3_qpack_blocked_streams" is for the HTTP/3 engine "quic", and "http3" is another',
+    ],
+    [
+      { http3: "quic", http3_qpack_blocked_streams: -1 },
+      'option "http3.qpackBlockedStreams" is -1; it must be a whole number of streams from 0 to 65535',
+    ],
     [{ tls: true }, 'option "tls" is true; it must be { cert, key }, each a path'],
     [
       { tls: { cert: "a", key: 7 } },

@@ -1,0 +1,32 @@
+/** The `priority` field (RFC 9218 §4): a dictionary of structured fields (RFC 9651), of which two members are known. */
+
+export interface Priority {
+  /** 0, the most urgent, to 7; 3 where it is not said. */
+  readonly urgency?: number;
+  /** The response is of use piece by piece, so that it may share the line with others of its urgency. */
+  readonly incremental?: boolean;
+}
+
+const URGENCY = /^[0-7]$/;
+
+/** Null for what says nothing that is known. A member that has no valid value is as if it were not there (RFC 9218 §4). */
+export function parsePriority(value: string): Priority | null {
+  const priority: { urgency?: number; incremental?: boolean } = {};
+  for (const member of value.split(",")) {
+    const [key = "", item = "?1"] = (member.split(";")[0] as string).trim().split("=");
+    if (key === "u" && URGENCY.test(item)) priority.urgency = Number(item);
+    if (key === "i" && (item === "?1" || item === "?0")) priority.incremental = item === "?1";
+  }
+  return Object.keys(priority).length === 0 ? null : priority;
+}
+
+/** @throws RangeError for an urgency that there is not */
+export function formatPriority({ urgency, incremental }: Priority): string {
+  if (urgency !== undefined && !URGENCY.test(String(urgency))) {
+    throw new RangeError(`the urgency is ${urgency}, not a whole number from 0 to 7 (RFC 9218 §4.1)`);
+  }
+  const members = [];
+  if (urgency !== undefined) members.push(`u=${urgency}`);
+  if (incremental !== undefined) members.push(incremental ? "i" : "i=?0");
+  return members.join(", ");
+}

@@ -1,0 +1,55 @@
+/** Requests that are on their way in: their head has come, and it is not known yet whether they have a body. */
+import type { ListenerHost } from "../listener.ts";
+import type { Reading } from "./body.ts";
+import type { QuicExchange } from "./exchange.ts";
+
+/** Requests of these have no body unless they begin one. */
+const BODILESS = new Set(["GET", "HEAD", "DELETE", "OPTIONS", "TRACE", "CONNECT"]);
+
+/** Hands requests over of which only the stream can tell whether they have a body: bytes come before its end, or not. */
+export class Arrivals {
+  readonly #host: ListenerHost;
+  #undecided: Arrival[] = [];
+  readonly #decide = () => {
+    const undecided = this.#undecided;
+    this.#undecided = [];
+    for (const arrival of undecided) arrival.decide(true);
+  };
+
+  constructor(host: ListenerHost) {
+    this.#host = host;
+  }
+
+  /** Most streams end with their head: of those it is known in the same turn. */
+  add(exchange: QuicExchange, reading: Reading): void {
+    const arrival = new Arrival(exchange, reading, this.#host);
+    // With another method a client may wait for the answer before it begins its body.
+    if (!BODILESS.has(exchange.method) && this.#undecided.push(arrival) === 1) setImmediate(this.#decide);
+  }
+}
+
+class Arrival {
+  readonly #exchange: QuicExchange;
+  readonly #reading: Reading;
+  readonly #host: ListenerHost;
+  #decided = false;
+
+  constructor(exchange: QuicExchange, reading: Reading, host: ListenerHost) {
+    this.#exchange = exchange;
+    this.#reading = reading;
+    this.#host = host;
+    reading.first.then(
+      ({ done }) => this.decide(!done),
+      // The client has gone, which the stream's end tells.
+      () => {},
+    );
+  }
+
+  decide(hasBody: boolean): void {
+    if (this.#decided) return;
+    this.#decided = true;
+    if (this.#exchange.aborted) return;
+    if (hasBody) this.#exchange.receive(undefined, this.#reading);
+    this.#host.accept(this.#exchange);
+  }
+}

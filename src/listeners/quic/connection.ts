@@ -1,0 +1,182 @@
+/** One connection of `node:quic`: who it is with, what becomes of it, and how it is doing. It knows no requests. */
+import type { QuicError, QuicSession, SessionHandshakeInfo } from "node:quic";
+import type {
+  Connection,
+  ConnectionClose,
+  ConnectionEvent,
+  ConnectionHandshake,
+  ConnectionInfo,
+} from "../../connection.ts";
+import { plainAddress } from "../listener.ts";
+import type { BodyStore } from "./body.ts";
+
+const NANOSECONDS = 1e6;
+/** The transport's code where the engine itself broke the connection off (RFC 9000 §20.1, INTERNAL_ERROR). */
+const ENGINE_ERROR = 1;
+
+/** `socketAddress` of node:net, as far as it is used. */
+interface Address {
+  readonly address: string;
+  readonly port: number;
+}
+
+/** What the connections of one listener share. */
+export interface ConnectionOwner {
+  readonly localPort: number;
+  readonly idleTimeout: number;
+  readonly maxFieldSectionSize: number | undefined;
+  readonly bodies: BodyStore;
+  /** Null where nobody listens. */
+  readonly tell: ((event: ConnectionEvent) => void) | null;
+}
+
+/** `greeting`: the handshake is not done · `open` · `refused`: it is over the limits · `leaving`: it takes no more. */
+export type ConnectionState = "greeting" | "open" | "refused" | "leaving" | "closed";
+
+export class QuicConnection implements Connection {
+  readonly id: string;
+  readonly protocol = "HTTP/3";
+  readonly localPort: number;
+  readonly maxFieldSectionSize: number | undefined;
+  readonly bodies: BodyStore;
+  remoteAddress = "";
+  remotePort = 0;
+  state: ConnectionState = "greeting";
+  /** Streams that are open. */
+  open = 0;
+  /** Those there were. */
+  total = 0;
+  /** When the last stream closed, or the connection began, in milliseconds of `performance`. */
+  lastUsed = performance.now();
+  /** Why the server closes it, where it does. */
+  closing: string | null = null;
+  readonly #session: QuicSession;
+  readonly #owner: ConnectionOwner;
+  readonly #since = Date.now();
+  #localAddress = "";
+  #serverName: string | null = null;
+  #packets = 0n;
+  #heardAt = performance.now();
+
+  constructor(id: string, session: QuicSession, owner: ConnectionOwner) {
+    this.id = id;
+    this.#session = session;
+    this.#owner = owner;
+    this.localPort = owner.localPort;
+    this.maxFieldSectionSize = owner.maxFieldSectionSize;
+    this.bodies = owner.bodies;
+  }
+
+  /** The client's address is known: from the handshake on. */
+  locate(info: SessionHandshakeInfo): void {
+    this.#moved(info.remote as unknown as Address);
+    this.#localAddress = plainAddress(
+      (this.#session.path?.local as unknown as Address | undefined)?.address ?? "",
+    );
+    this.#serverName = info.servername || null;
+  }
+
+  opened(info: SessionHandshakeInfo): void {
+    this.state = "open";
+    const { tell } = this.#owner;
+    if (tell === null) return;
+    tell({ name: "connect", connection: this.#facts() });
+    tell({ name: "handshake", connection: this.#facts(), handshake: handshakeOf(info) });
+  }
+
+  migrated(to: Address): void {
+    const from = { remoteAddress: this.remoteAddress, remotePort: this.remotePort };
+    this.#moved(to);
+    this.#owner.tell?.({ name: "migrate", connection: this.#facts(), from });
+  }
+
+  /** @param error as the engine gives it; null where the connection closed without one */
+  closed(error: QuicError | null): void {
+    const told = this.state === "open" || this.state === "leaving";
+    this.state = "closed";
+    if (told) this.#owner.tell?.({ name: "close", connection: this.#facts(), close: this.#closeOf(error) });
+  }
+
+  streamOpened(): void {
+    this.open++;
+    this.total++;
+  }
+
+  streamClosed(): void {
+    this.open--;
+    this.lastUsed = performance.now();
+  }
+
+  /**
+   * Notes whether anything has come since the last look.
+   * @param now milliseconds of `performance`
+   */
+  listen(now: number): void {
+    const { pktRecv } = this.#session.stats as unknown as { pktRecv: bigint };
+    if (pktRecv === this.#packets) return;
+    this.#packets = pktRecv;
+    this.#heardAt = now;
+  }
+
+  info(): ConnectionInfo {
+    // The engine's types leave half of them out.
+    const stats = this.#session.stats as unknown as Record<string, bigint>;
+    const of = (name: string) => Number(stats[name] ?? 0n);
+    return {
+      ...this.#facts(),
+      localAddress: this.#localAddress,
+      serverName: this.#serverName,
+      since: this.#since,
+      rtt: {
+        latest: of("latestRtt") / NANOSECONDS,
+        min: of("minRtt") / NANOSECONDS,
+        smoothed: of("smoothedRtt") / NANOSECONDS,
+      },
+      bytesReceived: of("bytesRecv"),
+      bytesSent: of("bytesSent"),
+      packetsReceived: of("pktRecv"),
+      packetsSent: of("pktSent"),
+      packetsLost: of("pktLost"),
+      congestionWindow: of("cwnd"),
+      streams: { open: this.open, total: this.total },
+    };
+  }
+
+  #facts(): Connection {
+    const { id, protocol, remoteAddress, remotePort, localPort } = this;
+    return { id, protocol, remoteAddress, remotePort, localPort };
+  }
+
+  #moved({ address, port }: Address): void {
+    this.remoteAddress = plainAddress(address);
+    this.remotePort = port;
+  }
+
+  #closeOf(error: QuicError | null): ConnectionClose {
+    if (this.closing !== null)
+      return { by: "server", space: "application", code: 0x100, reason: this.closing };
+    if (error === null) {
+      // The engine does not tell an end by its own timer from an end by the client.
+      const silence = performance.now() - this.#heardAt;
+      const by = silence >= this.#owner.idleTimeout * IDLE_SHARE ? "idle" : "client";
+      return { by, space: "transport", code: 0, reason: "" };
+    }
+    const code = Number(error.errorCode);
+    const reason = (error as { reason?: string }).reason ?? "";
+    const by = error.type === "transport" && code === ENGINE_ERROR && reason !== "" ? "server" : "client";
+    return { by, space: error.type, code, reason };
+  }
+}
+
+/** Of `idleTimeout`: what is seen of it, as connections are looked at every so often. */
+const IDLE_SHARE = 0.7;
+
+function handshakeOf(info: SessionHandshakeInfo): ConnectionHandshake {
+  const { earlyDataAttempted: attempted, earlyDataAccepted: accepted } = info;
+  return {
+    protocol: info.protocol,
+    cipher: info.cipher,
+    serverName: info.servername || null,
+    earlyData: accepted ? "accepted" : attempted ? "rejected" : "none",
+  };
+}
