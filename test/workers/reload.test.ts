@@ -88,7 +88,7 @@ describe("a reload", () => {
   });
 
   test("of code that does not load leaves the old serving, and says why", async () => {
-    await using versions = await startVersions({ workers: 2, reloadTimeout: 1_500 });
+    await using versions = await startVersions({ workers: 2, reloadTimeout: 5_000 });
     await using load = await Load.begin(versions.server, { requests: REQUESTS });
     await using client = await HTTP2.open(versions.server);
     const before = await pidsOf(client);
@@ -97,9 +97,9 @@ describe("a reload", () => {
       /^ReloadError: .*ended \(exit code 1\) before it was ready/,
     );
     versions.load("silent");
-    expect(await textOf(client, "/reload")).toBe("ReloadError: a new worker is not ready within 1500 ms");
+    expect(await textOf(client, "/reload")).toBe("ReloadError: a new worker is not ready within 5000 ms");
     versions.server.kill("SIGHUP");
-    await until("the word of it", 5_000, () => versions.server.stderr.includes("the old code still serves"));
+    await until("the word of it", 15_000, () => versions.server.stderr.includes("the old code still serves"));
     expect(await pidsOf(client)).toEqual(before);
     expect(await textOf(client, "/version")).toBe("1");
     await load.expectUnharmed();
