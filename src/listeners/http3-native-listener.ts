@@ -85,14 +85,12 @@ class NativeListener implements Listener {
 
   async #formGroup(): Promise<UdpGroup> {
     // Loaded where they are needed, and where there are no such system calls it fails by itself.
-    const { addressOf, SO_REUSEPORT, SOL_SOCKET, setSocketOption, udpSocketsOf } = await import(
-      "./udp-socket.ts"
-    );
+    const { addressOf, SOCKET_OPTIONS, setSocketOption, udpSocketsOf } = await import("./udp-socket.ts");
     const { UdpGroup } = await import("./udp-group.ts");
     const [descriptor = -1] = udpSocketsOf(this.port);
     const address = addressOf(descriptor);
     if (address === null) throw new Error(`no socket of this process has UDP port ${this.port}`);
-    setSocketOption(descriptor, SOL_SOCKET, SO_REUSEPORT, 1);
+    setSocketOption(descriptor, SOCKET_OPTIONS.reusePort, 1);
     const log = (line: string) => this.#host.log(line);
     return new UdpGroup(address, this.#first, this.#times, log);
   }

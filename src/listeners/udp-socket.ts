@@ -1,22 +1,49 @@
 /**
- * What neither `node:dgram` nor Bun lets one say to a UDP socket, said by system calls through `bun:ffi`; Linux with
- * glibc. To be imported where it is used: where there is no such library, the import is what fails.
+ * What neither `node:dgram` nor an engine lets one say to a UDP socket, said by system calls through `bun:ffi`; Linux. It
+ * knows sockets and integers, and no engine. To be imported where it is used: without a C library the import fails.
  */
 import { dlopen, type Pointer, ptr, read } from "bun:ffi";
 import { readdirSync } from "node:fs";
 import { getSystemErrorName } from "node:util";
 
-const libc = dlopen("libc.so.6", {
+/** Of glibc, and of musl. */
+const LIBRARIES = [
+  "libc.so.6",
+  "libc.so",
+  `libc.musl-${process.arch === "arm64" ? "aarch64" : "x86_64"}.so.1`,
+];
+const SYMBOLS = {
   getsockopt: { args: ["i32", "i32", "i32", "ptr", "ptr"], returns: "i32" },
   setsockopt: { args: ["i32", "i32", "i32", "ptr", "u32"], returns: "i32" },
   getsockname: { args: ["i32", "ptr", "ptr"], returns: "i32" },
   __errno_location: { args: [], returns: "ptr" },
-}).symbols;
+} as const;
+const libc = openLibc().symbols;
 
-export const SOL_SOCKET = 1;
-export const SO_REUSEPORT = 15;
+/** An option of `setsockopt(2)`: its level and its number. */
+export interface SocketOption {
+  readonly level: number;
+  readonly option: number;
+}
 
-const SO_TYPE = 3;
+const SOL_SOCKET = 1;
+
+/** Of Linux: ip(7), ipv6(7), socket(7). */
+export const SOCKET_OPTIONS = {
+  reusePort: { level: SOL_SOCKET, option: 15 },
+  /** An ICMP error about one peer fails the next send to whomever it goes. */
+  ipReceiveErrors: { level: 0, option: 11 },
+  ipv6ReceiveErrors: { level: 41, option: 25 },
+  /** Bytes; the system caps it at `net.core.rmem_max`. */
+  receiveBuffer: { level: SOL_SOCKET, option: 8 },
+  /** Bytes; the system caps it at `net.core.wmem_max`. */
+  sendBuffer: { level: SOL_SOCKET, option: 7 },
+  /** The same without the caps, for a process that may (CAP_NET_ADMIN). */
+  receiveBufferForced: { level: SOL_SOCKET, option: 33 },
+  sendBufferForced: { level: SOL_SOCKET, option: 32 },
+} as const satisfies Record<string, SocketOption>;
+
+const TYPE: SocketOption = { level: SOL_SOCKET, option: 3 };
 const SOCK_DGRAM = 2;
 const SO_ATTACH_REUSEPORT_CBPF = 51;
 const AF_INET = 2;
@@ -35,7 +62,7 @@ export interface SocketAddress {
 export function udpSocketsOf(port: number): number[] {
   return readdirSync("/proc/self/fd")
     .map(Number)
-    .filter((fd) => isDatagram(fd) && addressOf(fd)?.port === port);
+    .filter((fd) => socketOption(fd, TYPE) === SOCK_DGRAM && addressOf(fd)?.port === port);
 }
 
 /** Null for what has no address of IPv4 or IPv6, or is no socket. */
@@ -66,12 +93,19 @@ export class SystemCallError extends Error {
   }
 }
 
-/** @throws SystemCallError */
-export function setSocketOption(fd: number, level: number, name: number, value: number): void {
+/** @throws SystemCallError: not every socket has every option, and not every process may set it */
+export function setSocketOption(fd: number, { level, option }: SocketOption, value: number): void {
   const integer = new Int32Array([value]);
-  if (libc.setsockopt(fd, level, name, ptr(integer), integer.byteLength) !== 0) {
-    throw new SystemCallError(`setsockopt(${level}, ${name}, ${value})`);
+  if (libc.setsockopt(fd, level, option, ptr(integer), integer.byteLength) !== 0) {
+    throw new SystemCallError(`setsockopt(${level}, ${option}, ${value})`);
   }
+}
+
+/** Null where the socket has no such option, or it is no socket. */
+export function socketOption(fd: number, { level, option }: SocketOption): number | null {
+  const value = new Int32Array(1);
+  const length = new Uint32Array([value.byteLength]);
+  return libc.getsockopt(fd, level, option, ptr(value), ptr(length)) === 0 ? (value[0] as number) : null;
 }
 
 /**
@@ -90,8 +124,16 @@ export function attachReuseportProgram(fd: number, program: Uint8Array): void {
   }
 }
 
-function isDatagram(fd: number): boolean {
-  const type = new Int32Array(1);
-  const length = new Uint32Array([type.byteLength]);
-  return libc.getsockopt(fd, SOL_SOCKET, SO_TYPE, ptr(type), ptr(length)) === 0 && type[0] === SOCK_DGRAM;
+/** @throws Error where no C library is found */
+function openLibc() {
+  let cause: unknown;
+  for (const name of LIBRARIES) {
+    try {
+      return dlopen(name, SYMBOLS);
+    } catch (error) {
+      // By another name, perhaps: systems differ.
+      cause = error;
+    }
+  }
+  throw new Error(`there is no C library by the names ${LIBRARIES.join(", ")}`, { cause });
 }

@@ -4,7 +4,7 @@ import { createPrivateKey } from "node:crypto";
 import type { SocketAddress } from "node:net";
 import { listen } from "node:quic";
 import { mendSocket } from "../../src/listeners/quic/socket.ts";
-import { SOCKET_OPTIONS, SocketOptions, udpSocketsOn } from "../../src/listeners/quic/udp-socket.ts";
+import { SOCKET_OPTIONS, socketOption, udpSocketsOf } from "../../src/listeners/udp-socket.ts";
 import { CERTIFICATE } from "../support/certificate.ts";
 
 test("ICMP errors are no longer reported, and the buffers are larger", async () => {
@@ -15,15 +15,14 @@ test("ICMP errors are no longer reported, and the buffers are larger", async () 
     endpoint: { address: "127.0.0.1:0" },
   });
   try {
-    using options = new SocketOptions();
     const { port } = endpoint.address as SocketAddress;
-    const sockets = udpSocketsOn(port);
+    const sockets = udpSocketsOf(port);
     expect(sockets).toHaveLength(1);
     const [fd] = sockets as [number];
     const read = () => ({
-      errors: options.get(fd, SOCKET_OPTIONS.ipReceiveErrors),
-      received: options.get(fd, SOCKET_OPTIONS.receiveBuffer) as number,
-      sent: options.get(fd, SOCKET_OPTIONS.sendBuffer) as number,
+      errors: socketOption(fd, SOCKET_OPTIONS.ipReceiveErrors),
+      received: socketOption(fd, SOCKET_OPTIONS.receiveBuffer) as number,
+      sent: socketOption(fd, SOCKET_OPTIONS.sendBuffer) as number,
     });
     const before = read();
     // Where the engine no longer asks for them, the mend is to go.

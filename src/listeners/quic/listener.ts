@@ -28,7 +28,6 @@ import { linesOf, QuicHeads, type Section } from "./heads.ts";
 import { engineOptions, identities, ignoredOptions, lateBlockList } from "./options.ts";
 import { Outbox } from "./outbox.ts";
 import { breakOff, Http3Error } from "./reset.ts";
-import { mendSocket } from "./socket.ts";
 import { SpoolSpace } from "./spool.ts";
 
 /** What the engine `quic` is told beside the options of every listener. */
@@ -131,6 +130,7 @@ class QuicListener implements Listener, ConnectionOwner {
     });
     this.port = (this.#endpoint.address as SocketAddress).port;
     try {
+      const { mendSocket } = await import("./socket.ts");
       mendSocket(this.port);
     } catch (error) {
       const { message } = error as Error;
