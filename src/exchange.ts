@@ -1,7 +1,7 @@
 /**
  * The contract of one request and its response in flight, shared by every room between a socket and a handler.
  * A listener creates an exchange; a reactor, a channel and a worker only use it. No behaviour lives here but the
- * name.
+ * names.
  */
 
 /** Unique among the exchanges in flight of one reactor. */
@@ -48,6 +48,11 @@ export interface RequestHead {
  */
 export function nameOf(head: RequestHead): string {
   return `${nameOfSession(head)}:${head.stream}`;
+}
+
+/** What was asked, and its name: by which logs call an exchange. */
+export function requestOf(head: RequestHead): string {
+  return `${head.method} ${head.path} ${nameOf(head)}`;
 }
 
 /** The first half of `nameOf`. */

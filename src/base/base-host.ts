@@ -2,19 +2,20 @@
  * Takes exchanges from the listeners of this process and runs the handler on them, in place: what reactor, wire and worker do
  * in the mode `process`, without the isolation. No process handling.
  */
+import { now } from "../clock.ts";
 import {
   type Exchange,
   type ExchangeId,
   type FailureStatus,
   type FileBody,
-  nameOf,
   type ResponseHead,
+  requestOf,
 } from "../exchange.ts";
 import { FileAnswers, fileFailure } from "../files/file-answers.ts";
 import { type ExchangeHandler, run } from "../handler/run.ts";
 import { refusalOf } from "../http/fields.ts";
 import type { TrustedProxies } from "../http/proxy.ts";
-import { failureResponse } from "../http/semantics.ts";
+import { answerFailure } from "../http/semantics.ts";
 import type { ListenerHost } from "../listeners/listener.ts";
 import { type Outcome, Registry } from "../reactor/registry.ts";
 import { type QueueLimits, WaitingQueue } from "../reactor/waiting-queue.ts";
@@ -151,7 +152,7 @@ export class BaseHost implements ListenerHost, LocalOwner {
     if (requestTimeout === 0) return;
     for (const local of this.registry.flights()) {
       if (now - local.receivedAt < requestTimeout || local.state === "responding") continue;
-      this.log(`504 ${describe(local)}: no response within ${requestTimeout} ms`);
+      this.log(`504 ${requestOf(local)}: no response within ${requestTimeout} ms`);
       this.fail(local, 504, "requestTimeout");
     }
   }
@@ -169,7 +170,7 @@ export class BaseHost implements ListenerHost, LocalOwner {
   }
 
   broken(local: LocalExchange, reason: string): void {
-    this.log(`${describe(local)}: the response ended short: ${reason}`);
+    this.log(`${requestOf(local)}: the response ended short: ${reason}`);
     this.#end(local, "failed");
   }
 
@@ -193,7 +194,7 @@ export class BaseHost implements ListenerHost, LocalOwner {
     this.#end(local, outcome);
     local.abandon(reason);
     if (headSent) exchange.sink.abort(reason);
-    else answer(exchange, status, status < 500 ? reason : null);
+    else answerFailure(exchange, status, status < 500 ? reason : null);
   }
 
   #localOf(exchange: Exchange): LocalExchange {
@@ -246,28 +247,14 @@ export class BaseHost implements ListenerHost, LocalOwner {
   #fileFailed(local: LocalExchange, error: unknown): void {
     if (local.over) return;
     const { status, reason } = fileFailure(error);
-    this.log(`${describe(local)}: ${reason}`);
+    this.log(`${requestOf(local)}: ${reason}`);
     this.fail(local, status, "the file cannot be sent");
   }
 
   #refuse(exchange: Exchange, status: FailureStatus, reason: string): void {
     this.registry.count(exchange.protocol, "rejected");
     if (status === 400 && exchange.sink.refuse !== undefined) exchange.sink.refuse();
-    else answer(exchange, status, reason);
+    else answerFailure(exchange, status, reason);
     exchange.body?.cancel();
   }
-}
-
-/** Milliseconds since the Unix epoch, with a fraction. */
-function now(): number {
-  return performance.timeOrigin + performance.now();
-}
-
-function answer(exchange: Exchange, status: FailureStatus, reason: string | null): void {
-  const { head, body } = failureResponse(exchange.method, status, reason);
-  exchange.sink.respond(head, body);
-}
-
-function describe(exchange: LocalExchange): string {
-  return `${exchange.method} ${exchange.path} ${nameOf(exchange)}`;
 }

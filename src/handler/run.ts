@@ -1,7 +1,7 @@
 /** Runs a handler on an exchange, and answers for it when it fails. */
-import { BodyLostError, type Exchange, nameOf } from "../exchange.ts";
+import { BodyLostError, type Exchange, requestOf } from "../exchange.ts";
 import { HttpError } from "../http/http-error.ts";
-import { failureResponse } from "../http/semantics.ts";
+import { answerFailure } from "../http/semantics.ts";
 import { describe } from "../log.ts";
 import type { ResolvedOptions } from "../options.ts";
 import { HttpRequest } from "./request.ts";
@@ -67,12 +67,11 @@ function fail(exchange: Exchange, error: unknown, log: (line: string) => void): 
     sink.abort("the handler failed");
     return;
   }
-  const { head, body } = failureResponse(exchange.method, answer?.status ?? 500, answer?.message ?? null);
-  sink.respond(head, body);
+  answerFailure(exchange, answer?.status ?? 500, answer?.message ?? null);
 }
 
 function logFailure(exchange: Exchange, error: unknown, log: (line: string) => void): void {
-  log(`error in ${exchange.method} ${exchange.path} ${nameOf(exchange)}: ${describe(error)}`);
+  log(`error in ${requestOf(exchange)}: ${describe(error)}`);
 }
 
 /** A handler that was waiting for its client may well fail with just this, and need not be told of twice. */

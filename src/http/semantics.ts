@@ -1,6 +1,6 @@
 /** Facts of RFC 9110 that more than one room asks for. */
 import { STATUS_CODES } from "node:http";
-import type { ResponseHead } from "../exchange.ts";
+import type { Exchange, ResponseHead } from "../exchange.ts";
 
 /** RFC 9110 §9.2.2, and QUERY (draft-ietf-httpbis-safe-method-w-body): may be sent again when the answer was lost. */
 const IDEMPOTENT = new Set(["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE", "QUERY"]);
@@ -36,4 +36,9 @@ export function failureResponse(
   const fields = ["content-type", "text/plain; charset=utf-8", "content-length", String(body.length)];
   if (status === 503) fields.push("retry-after", "1");
   return { head: { status, fields }, body: forbidsBody(method, status) ? null : body };
+}
+
+export function answerFailure(exchange: Exchange, status: number, reason: string | null): void {
+  const { head, body } = failureResponse(exchange.method, status, reason);
+  exchange.sink.respond(head, body);
 }

@@ -2,7 +2,7 @@
 import { constants, type IncomingHttpHeaders, type ServerHttp2Stream } from "node:http2";
 import type { Exchange, ExchangeId, Fields, FileBody, RequestBody, ResponseHead, Sink } from "../exchange.ts";
 import { sendFile } from "../files/send.ts";
-import { contentLength, fieldValue, readRequestSection, trailersOf } from "../http/fields.ts";
+import { contentLength, fieldValue, headersOf, readRequestSection, trailersOf } from "../http/fields.ts";
 import { forbidsBody } from "../http/semantics.ts";
 import { ReadableBody } from "./readable-body.ts";
 import { type ConnectionFacts, TcpExchange } from "./tcp-exchange.ts";
@@ -122,17 +122,6 @@ export class Http2Exchange extends TcpExchange implements Exchange, Sink {
     if (this.#altSvc !== null) headers["alt-svc"] ??= this.#altSvc;
     return headers;
   }
-}
-
-function headersOf(fields: Fields): Record<string, string | string[]> {
-  const headers: Record<string, string | string[]> = {};
-  for (let i = 0; i < fields.length; i += 2) {
-    const name = fields[i] as string;
-    const value = fields[i + 1] as string;
-    const before = headers[name];
-    headers[name] = before === undefined ? value : [before, value].flat();
-  }
-  return headers;
 }
 
 /** The header block in order, where the engine gives it; else as near as its dictionary comes. */

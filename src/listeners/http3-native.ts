@@ -2,6 +2,7 @@
  * HTTP/3 by the engine inside Bun (`Bun.serve`, lsquic). The only file that knows it. Built for speed: what a request
  * does not need is not made. What this engine cannot do is written in docs/architecture.md.
  */
+import { now } from "../clock.ts";
 import {
   BodyLostError,
   type Exchange,
@@ -53,6 +54,12 @@ export class NativeEngine {
   readonly abandoned = new Set<ResponseStream>();
   readonly clock = new TurnClock();
   readonly server: NativeServer;
+  /** Resolves what `promise` gave last. */
+  answer: Answer = () => {};
+  // One for all requests: an executor for each would be one more closure to make, and to collect.
+  readonly #executor = (resolve: Answer) => {
+    this.answer = resolve;
+  };
   /** When the engine was last handed the end of a response, in milliseconds since the Unix epoch. */
   lastEnd = 0;
 
@@ -78,6 +85,10 @@ export class NativeEngine {
       error: () => new Response(null, { status: 500 }),
     });
     this.port = this.server.port as number;
+  }
+
+  promise(): Promise<Response> {
+    return new Promise(this.#executor);
   }
 
   /** Takes no more connections, tells those that are open to come to an end (GOAWAY); resolves when none is left. */
@@ -116,7 +127,7 @@ class TurnClock {
   /** Milliseconds since the Unix epoch, with a fraction. */
   now(): number {
     if (this.#now === 0) {
-      this.#now = performance.timeOrigin + performance.now();
+      this.#now = now();
       setImmediate(this.#expire);
     }
     return this.#now;
@@ -171,7 +182,7 @@ class Unwatched {
 
   #watch(): void {
     this.#timer = null;
-    const arrived = performance.timeOrigin + performance.now() - WATCH_AFTER;
+    const arrived = now() - WATCH_AFTER;
     while (this.#oldest !== null && this.#oldest.receivedAt <= arrived) {
       const exchange = this.#oldest;
       this.remove(exchange);
@@ -317,9 +328,9 @@ class NativeExchange implements Exchange, Sink {
       this.#lookUp();
     }
     if (given !== null) return given;
-    return new Promise((resolve) => {
-      this.#answer = resolve;
-    });
+    const promise = this.#engine.promise();
+    this.#answer = this.#engine.answer;
+    return promise;
   }
 
   #give(response: Response): void {

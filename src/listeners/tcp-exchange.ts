@@ -1,4 +1,5 @@
 /** What exchanges of HTTP/1.1 and HTTP/2 have in common: their connection, and how they end. */
+import { now } from "../clock.ts";
 import type { Exchange, ExchangeId } from "../exchange.ts";
 
 /** What the exchanges of one connection share. */
@@ -11,7 +12,7 @@ export interface ConnectionFacts {
 }
 
 export abstract class TcpExchange {
-  readonly receivedAt: number = performance.timeOrigin + performance.now();
+  readonly receivedAt: number = now();
   readonly id: ExchangeId;
   readonly session: string;
   readonly scheme: "http" | "https";

@@ -3,17 +3,18 @@
  * ends them as docs/architecture.md ("What happens when") says. No process handling, no sockets of its own.
  */
 import type { Socket } from "node:net";
+import { now } from "../clock.ts";
 import {
   type Exchange,
   type ExchangeId,
   type FailureStatus,
   type FileBody,
-  nameOf,
   type ResponseHead,
+  requestOf,
 } from "../exchange.ts";
 import { FileAnswers, fileFailure } from "../files/file-answers.ts";
 import { type HeadLimits, refusalOf } from "../http/fields.ts";
-import { failureResponse, isIdempotent } from "../http/semantics.ts";
+import { answerFailure, isIdempotent } from "../http/semantics.ts";
 import type { ListenerHost } from "../listeners/listener.ts";
 import { type Doing, doingOf } from "../wire/progress.ts";
 import { ConnectionDesk } from "./connection-desk.ts";
@@ -237,7 +238,7 @@ export class Reactor implements ListenerHost, LinkOwner {
   }
 
   broken(flight: Flight, reason: string): void {
-    this.log(`${describe(flight.exchange)}: the response ended short: ${reason}`);
+    this.log(`${requestOf(flight.exchange)}: the response ended short: ${reason}`);
     this.#fail(flight, 500, reason);
   }
 
@@ -278,7 +279,7 @@ export class Reactor implements ListenerHost, LinkOwner {
   #fileFailed(flight: Flight, error: unknown): void {
     if (flight.over) return;
     const { status, reason } = fileFailure(error);
-    this.log(`${describe(flight.exchange)}: ${reason}`);
+    this.log(`${requestOf(flight.exchange)}: ${reason}`);
     this.#fail(flight, status, "the file cannot be sent");
   }
 
@@ -386,7 +387,7 @@ export class Reactor implements ListenerHost, LinkOwner {
       if (isAnothers) return;
       if (typeof doing === "object") why = ", for its handler does not let go of its worker";
     }
-    this.log(`504 ${describe(exchange)}: no response within ${this.#limits.requestTimeout} ms${why}`);
+    this.log(`504 ${requestOf(exchange)}: no response within ${this.#limits.requestTimeout} ms${why}`);
     this.#fail(flight, 504, "requestTimeout");
   }
 
@@ -401,7 +402,7 @@ export class Reactor implements ListenerHost, LinkOwner {
     }
     const doing = doingOf(this.#settings.runDirectory, link.pid);
     const flight = typeof doing === "object" ? this.registry.get(doing.ran) : undefined;
-    const what = flight === undefined ? "" : `, since it runs ${describe(flight.exchange)}`;
+    const what = flight === undefined ? "" : `, since it runs ${requestOf(flight.exchange)}`;
     const advice = "it gets no requests until it does; with requestTimeout it would be replaced";
     this.log(`worker ${link.workerId} has not answered for ${limit / 1000} s${what}: ${advice}`);
   }
@@ -411,7 +412,7 @@ export class Reactor implements ListenerHost, LinkOwner {
     const { exchange } = flight;
     const ranIt = typeof doing === "object" && doing.ran === exchange.id;
     if (ranIt && wasStuck) {
-      this.log(`504 ${describe(exchange)}: its handler did not let go of its worker, which was killed`);
+      this.log(`504 ${requestOf(exchange)}: its handler did not let go of its worker, which was killed`);
       this.#fail(flight, 504, "requestTimeout");
       return;
     }
@@ -425,7 +426,7 @@ export class Reactor implements ListenerHost, LinkOwner {
       flight.deaths <= (mayBeTheCause ? 1 : MAX_DEATHS);
     if (!again) {
       const end = flight.state === "responding" ? "reset" : "502";
-      this.log(`${end} ${describe(exchange)}: its worker died`);
+      this.log(`${end} ${requestOf(exchange)}: its worker died`);
       this.#fail(flight, 502, "the worker died");
       return;
     }
@@ -442,13 +443,13 @@ export class Reactor implements ListenerHost, LinkOwner {
     link?.sendAbort(flight, reason);
     this.#remove(flight, outcome);
     if (exchange.sink.headSent) exchange.sink.abort(reason);
-    else answer(exchange, status, status < 500 ? reason : null);
+    else answerFailure(exchange, status, status < 500 ? reason : null);
   }
 
   #refuse(exchange: Exchange, status: FailureStatus, reason: string): void {
     this.registry.count(exchange.protocol, "rejected");
     if (status === 400 && exchange.sink.refuse !== undefined) exchange.sink.refuse();
-    else answer(exchange, status, reason);
+    else answerFailure(exchange, status, reason);
     exchange.body?.cancel();
   }
 
@@ -472,11 +473,6 @@ export class Reactor implements ListenerHost, LinkOwner {
   }
 }
 
-/** Milliseconds since the Unix epoch, with a fraction. */
-function now(): number {
-  return performance.timeOrigin + performance.now();
-}
-
 /** Nobody takes the request's body any more. */
 function isOver(flight: Flight): boolean {
   return flight.over || flight.bodyDropped;
@@ -489,13 +485,4 @@ function woken(flight: Flight): Promise<void> {
       resolve();
     };
   });
-}
-
-function answer(exchange: Exchange, status: FailureStatus, reason: string | null): void {
-  const { head, body } = failureResponse(exchange.method, status, reason);
-  exchange.sink.respond(head, body);
-}
-
-function describe(exchange: Exchange): string {
-  return `${exchange.method} ${exchange.path} ${nameOf(exchange)}`;
 }

@@ -2,7 +2,9 @@
  * A request and its response on a stream of `node:quic` as an exchange. What a request has only now and then (a body, a
  * response that streams, trailers) is made when it is needed.
  */
+
 import type { QuicStream } from "node:quic";
+import { now } from "../../clock.ts";
 import type {
   Exchange,
   ExchangeId,
@@ -13,11 +15,11 @@ import type {
   Sink,
 } from "../../exchange.ts";
 import { sendFile } from "../../files/send.ts";
-import { fieldValue, type RequestSection } from "../../http/fields.ts";
+import { fieldValue, headersOf, type RequestSection } from "../../http/fields.ts";
 import { forbidsBody } from "../../http/semantics.ts";
 import { type BodyOwner, QuicBody, type Reading } from "./body.ts";
 import type { QuicConnection } from "./connection.ts";
-import { headersOf, interimHeadersOf, type QuicHead, type QuicHeads } from "./heads.ts";
+import { interimHeadersOf, type QuicHead, type QuicHeads } from "./heads.ts";
 import type { Outbox } from "./outbox.ts";
 import { breakOff, Http3Error } from "./reset.ts";
 import { type ResponseOwner, StreamingResponse } from "./response.ts";
@@ -70,7 +72,7 @@ export class QuicExchange implements Exchange, Sink, BodyOwner, ResponseOwner {
     this.#stream = stream;
     this.#connection = connection;
     this.#services = services;
-    this.receivedAt = performance.timeOrigin + performance.now();
+    this.receivedAt = now();
     this.stream = Number(stream.id);
     this.method = section.method;
     this.path = section.path;

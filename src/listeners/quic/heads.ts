@@ -2,8 +2,8 @@
  * Header sections as `node:quic` takes and gives them: dictionaries. Response heads are kept by the head's identity: one
  * that repeats is the same object.
  */
-import type { Fields, ResponseHead } from "../../exchange.ts";
-import { fieldValue } from "../../http/fields.ts";
+import type { ResponseHead } from "../../exchange.ts";
+import { fieldValue, headersOf } from "../../http/fields.ts";
 import { parsePriority } from "../../http/priority.ts";
 
 /** As the engine takes and gives it. */
@@ -55,18 +55,6 @@ export class QuicHeads {
 
 export function interimHeadersOf({ status, fields }: ResponseHead): Record<string, string | string[]> {
   return { ":status": String(status), ...headersOf(fields) };
-}
-
-export function headersOf(fields: Fields): Record<string, string | string[]> {
-  // No prototype: a field may be called "constructor".
-  const headers: Record<string, string | string[]> = Object.create(null);
-  for (let i = 0; i < fields.length; i += 2) {
-    const name = fields[i] as string;
-    const value = fields[i + 1] as string;
-    const before = headers[name];
-    headers[name] = before === undefined ? value : [before, value].flat();
-  }
-  return headers;
 }
 
 function priorityOf({ fields }: ResponseHead): QuicHead["priority"] {
