@@ -1,24 +1,19 @@
 /** Workers are replaced, killed and blocked while a steady load runs on HTTP/1.1, HTTP/2 and HTTP/3 at once. */
 import type { Client } from "../test/support/client.ts";
 import { ALL_CLIENTS, HTTP2 } from "../test/support/clients.ts";
-import { Load, type LoadSettings } from "../test/support/load.ts";
+import { Load, type LoadSettings, MIXED_REQUESTS } from "../test/support/load.ts";
 import { until } from "../test/support/poll.ts";
 import { startFixture, type TestServer } from "../test/support/server.ts";
-import { readStats, type ServerStats } from "../test/support/stats.ts";
+import { killWorkers, readStats, untilRestarted } from "../test/support/stats.ts";
 import { startVersions } from "../test/support/versions.ts";
 import { brokenOf, type Outcome, type Scenario } from "./scenario.ts";
 
 const MIB = 1024 * 1024;
-const REQUESTS = [
-  { path: "/wait?ms=10" },
-  { method: "POST", path: "/raw", body: "the body of a request that must not be sent twice" },
-];
 const RELOADS = 20;
 const RECYCLED = 20;
 /** Milliseconds. */
 const RECYCLED_WITHIN = 180_000;
 const KILLING = 20_000;
-const KILL_EVERY = 100;
 const REPLACED_WITHIN = 20_000;
 
 export const UNDER_LOAD: readonly Scenario[] = [
@@ -27,7 +22,7 @@ export const UNDER_LOAD: readonly Scenario[] = [
     promise: `${RELOADS} reloads under load: no request fails and no connection is closed`,
     run: async (say) => {
       await using versions = await startVersions({ workers: 2 });
-      return await underLoad(versions.server, { requests: REQUESTS }, async (observer) => {
+      return await underLoad(versions.server, { requests: MIXED_REQUESTS }, async (observer) => {
         for (let reload = 1; reload <= RELOADS; reload++) {
           versions.load(String(reload + 1));
           await expectText(observer, "/reload", "reloaded");
@@ -43,7 +38,7 @@ export const UNDER_LOAD: readonly Scenario[] = [
     promise: "workers replaced after `maxRequests`: no request fails and no connection is closed",
     run: async (say) => {
       await using versions = await startVersions({ workers: 2, maxRequests: 200 });
-      return await underLoad(versions.server, { requests: REQUESTS }, (observer) =>
+      return await underLoad(versions.server, { requests: MIXED_REQUESTS }, (observer) =>
         recycled(observer, say, async () => {}),
       );
     },
@@ -53,7 +48,7 @@ export const UNDER_LOAD: readonly Scenario[] = [
     promise: "workers replaced over `maxMemory`: no request fails and no connection is closed",
     run: async (say) => {
       await using versions = await startVersions({ workers: 2, maxMemory: 400 * MIB });
-      return await underLoad(versions.server, { requests: REQUESTS }, (observer) =>
+      return await underLoad(versions.server, { requests: MIXED_REQUESTS }, (observer) =>
         recycled(observer, say, async () => {
           await expectText(observer, `/leak?bytes=${100 * MIB}`, "");
         }),
@@ -79,7 +74,8 @@ export const UNDER_LOAD: readonly Scenario[] = [
       });
       let kills = 0;
       const outcome = await underLoad(server, { requests: [{ path: "/wait?ms=15" }] }, async (observer) => {
-        kills = await killAtRandom(observer, KILLING);
+        const end = performance.now() + KILLING;
+        kills = await killWorkers(observer, () => performance.now() >= end);
         return `kill -9 of ${kills} workers`;
       });
       const harm = await others.harm();
@@ -112,7 +108,7 @@ export const UNDER_LOAD: readonly Scenario[] = [
           const response = await client.request({ path: "/spin" });
           await response.body.bytes();
           if (response.status !== 504) wrong.push(`GET /spin, ${kind.name}: ${response.status}, not 504`);
-          await untilRestarted(observer, before);
+          await untilRestarted(observer, before, REPLACED_WITHIN);
         }
         return `${kinds.length} endless loops`;
       });
@@ -160,26 +156,4 @@ async function recycled(
     return seen.size >= workers.length + RECYCLED;
   });
   return `${seen.size - workers.length} workers replaced`;
-}
-
-/** @returns how many were killed */
-async function killAtRandom(observer: Client, during: number): Promise<number> {
-  const killed = new Set<number>();
-  for (const end = performance.now() + during; performance.now() < end; await Bun.sleep(KILL_EVERY)) {
-    const { workers } = await readStats(observer);
-    const serving = workers.filter(({ state, pid }) => state === "ready" && !killed.has(pid));
-    const victim = serving[Math.floor(Math.random() * serving.length)]?.pid;
-    if (victim === undefined) continue;
-    process.kill(victim, "SIGKILL");
-    killed.add(victim);
-  }
-  return killed.size;
-}
-
-async function untilRestarted(observer: Client, before: ServerStats): Promise<void> {
-  const restartsOf = ({ workers }: ServerStats) => workers.reduce((sum, { restarts }) => sum + restarts, 0);
-  await until("a new worker", REPLACED_WITHIN, async () => {
-    const stats = await readStats(observer);
-    return restartsOf(stats) > restartsOf(before) && stats.workers.every(({ state }) => state === "ready");
-  });
 }

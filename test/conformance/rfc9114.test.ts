@@ -3,7 +3,7 @@
  * RFC 9113 has the same rule.
  */
 import { setDefaultTimeout } from "bun:test";
-import { conformance, type Rule } from "../support/conformance.ts";
+import { conformance, type Rule, sent } from "../support/conformance.ts";
 import {
   type Field,
   FrameType,
@@ -79,10 +79,7 @@ function onControl(
     name,
     met,
     but,
-    http3: (peer) => {
-      peer.send(CONTROL, Buffer.concat(frames));
-      return peer.outcome();
-    },
+    http3: sent(CONTROL, Buffer.concat(frames)),
   };
 }
 
@@ -98,10 +95,7 @@ function controlBegins(
     met,
     but,
     bare: true,
-    http3: (peer) => {
-      peer.send(CONTROL, Buffer.concat([varint(StreamType.control), ...bytes]));
-      return peer.outcome();
-    },
+    http3: sent(CONTROL, Buffer.concat([varint(StreamType.control), ...bytes])),
   };
 }
 
@@ -387,10 +381,7 @@ const RULES: readonly Rule[] = [
   {
     name: "§6.2.1: the end of the control stream is H3_CLOSED_CRITICAL_STREAM",
     met: ["closed with H3_CLOSED_CRITICAL_STREAM"],
-    http3: (peer) => {
-      peer.send(CONTROL, new Uint8Array(0), true);
-      return peer.outcome();
-    },
+    http3: sent(CONTROL, new Uint8Array(0), true),
   },
 
   // §7.2: frames where they do not belong.

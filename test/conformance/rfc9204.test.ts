@@ -1,6 +1,6 @@
 /** RFC 9204, QPACK: instructions and field sections that cannot be read, and what is done about them. */
 import { setDefaultTimeout } from "bun:test";
-import { conformance, type Rule } from "../support/conformance.ts";
+import { conformance, type Rule, sent } from "../support/conformance.ts";
 import {
   FrameType,
   frame,
@@ -46,10 +46,7 @@ function stream(
     name,
     met,
     but,
-    http3: (peer) => {
-      peer.send(id, Buffer.concat([varint(type), Buffer.from(bytes)]));
-      return peer.outcome();
-    },
+    http3: sent(id, Buffer.concat([varint(type), Buffer.from(bytes)])),
   };
 }
 
@@ -155,10 +152,7 @@ conformance(
       (type): Rule => ({
         name: `§4.2: the end of the ${type} stream is H3_CLOSED_CRITICAL_STREAM`,
         met: CRITICAL,
-        http3: (peer) => {
-          peer.send(ENCODER, varint(StreamType[type]), true);
-          return peer.outcome();
-        },
+        http3: sent(ENCODER, varint(StreamType[type]), true),
       }),
     ),
     // §4.3: instructions of the encoder.

@@ -1,6 +1,6 @@
 /** RFC 9218, priorities: the field, the frame, and what comes first on a line that is too narrow for all. */
 import { setDefaultTimeout } from "bun:test";
-import { conformance, type Rule } from "../support/conformance.ts";
+import { conformance, type Rule, sent } from "../support/conformance.ts";
 import { FrameType, frame, headers, varint } from "../support/http3-frames.ts";
 import { until } from "../support/poll.ts";
 import { CONTROL, GET, type RawHttp3, request } from "../support/raw-http3.ts";
@@ -20,10 +20,7 @@ function onControl(name: string, met: readonly string[], bytes: Uint8Array, but:
     name,
     met,
     but,
-    http3: (peer) => {
-      peer.send(CONTROL, bytes);
-      return peer.outcome();
-    },
+    http3: sent(CONTROL, bytes),
   };
 }
 

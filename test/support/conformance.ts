@@ -40,6 +40,14 @@ export interface Rule {
   readonly window?: number;
 }
 
+/** Sends bytes on a stream. @returns what has come of it */
+export function sent(id: number, bytes: Uint8Array, ends = false): Rule["http3"] {
+  return (peer) => {
+    peer.send(id, bytes, ends);
+    return peer.outcome();
+  };
+}
+
 /**
  * @param title as the heading of its table, such as "RFC 9114, HTTP/3"
  * @param options of every server

@@ -13,6 +13,12 @@ export interface LoadSettings {
   readonly isRight?: (status: number, text: string) => boolean;
 }
 
+/** One that may be sent again where its answer was lost, and one that may not. */
+export const MIXED_REQUESTS: readonly ClientRequest[] = [
+  { path: "/wait?ms=10" },
+  { method: "POST", path: "/raw", body: "the body of a request that must not be sent twice" },
+];
+
 const isOk = (status: number) => status === 200;
 
 export class Load implements AsyncDisposable {

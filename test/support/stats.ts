@@ -60,3 +60,31 @@ export function countsOf(stats: ServerStats, protocol: Protocol): ProtocolCounts
   }
   return sum;
 }
+
+/** Workers that were started in place of others. */
+export function restartsOf({ workers }: ServerStats): number {
+  return workers.reduce((sum, { restarts }) => sum + restarts, 0);
+}
+
+/** Waits until one more worker than before has been replaced, and all serve. */
+export function untilRestarted(client: Client, before: ServerStats, within: number): Promise<ServerStats> {
+  return until("a new worker", within, async () => {
+    const stats = await readStats(client);
+    const isWhole = stats.workers.every(({ state }) => state === "ready");
+    return isWhole && restartsOf(stats) > restartsOf(before) && stats;
+  });
+}
+
+/** Kills a worker that serves with SIGKILL, at random, each 100 ms. @returns how many were killed */
+export async function killWorkers(client: Client, isOver: (killed: number) => boolean): Promise<number> {
+  const killed = new Set<number>();
+  for (; !isOver(killed.size); await Bun.sleep(100)) {
+    const { workers } = await readStats(client);
+    const serving = workers.filter(({ state, pid }) => state === "ready" && !killed.has(pid));
+    const victim = serving[Math.floor(Math.random() * serving.length)]?.pid;
+    if (victim === undefined) continue;
+    process.kill(victim, "SIGKILL");
+    killed.add(victim);
+  }
+  return killed.size;
+}

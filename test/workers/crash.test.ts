@@ -9,7 +9,15 @@ import { Load } from "../support/load.ts";
 import { until } from "../support/poll.ts";
 import { Scratch, startFixture, type TestServer } from "../support/server.ts";
 import { expectCutShort } from "../support/short.ts";
-import { readStats, type ServerStats, untilIdle, untilInFlight } from "../support/stats.ts";
+import {
+  killWorkers,
+  readStats,
+  restartsOf,
+  type ServerStats,
+  untilIdle,
+  untilInFlight,
+  untilRestarted,
+} from "../support/stats.ts";
 
 // Milliseconds: longer than any deadline in a test and the stop of its server, so that every failure is cleaned up.
 setDefaultTimeout(60_000);
@@ -30,19 +38,6 @@ function untilReplaced(client: Client, before: ServerStats, dead: number): Promi
       pids.length === before.workers.length && stats.workers.every(({ state }) => state === "ready");
     return isWhole && !pids.includes(dead) && stats;
   });
-}
-
-/** Waits until one more worker than before has been replaced, and all serve. */
-function untilRestarted(client: Client, before: ServerStats): Promise<ServerStats> {
-  return until("a new worker", 10_000, async () => {
-    const stats = await readStats(client);
-    const isWhole = stats.workers.every(({ state }) => state === "ready");
-    return isWhole && restartsOf(stats) > restartsOf(before) && stats;
-  });
-}
-
-function restartsOf({ workers }: ServerStats): number {
-  return workers.reduce((sum, { restarts }) => sum + restarts, 0);
 }
 
 /** Kills a worker with SIGKILL and waits for the next. */
@@ -76,17 +71,9 @@ describe("kill -9 of workers under load", () => {
       isRight: (status) => status === 200 || status === 502,
     });
     await using observer = await HTTP2.open(server);
-    const killed = new Set<number>();
     const deadline = performance.now() + 30_000;
-    for (; killed.size < 15 && performance.now() < deadline; await Bun.sleep(100)) {
-      const { workers } = await readStats(observer);
-      const serving = workers.filter(({ state, pid }) => state === "ready" && !killed.has(pid));
-      const victim = serving[Math.floor(Math.random() * serving.length)]?.pid ?? 0;
-      if (victim === 0) continue;
-      process.kill(victim, "SIGKILL");
-      killed.add(victim);
-    }
-    expect(killed.size).toBe(15);
+    const killed = await killWorkers(observer, (count) => count === 15 || performance.now() >= deadline);
+    expect(killed).toBe(15);
     await load.expectUnharmed();
     await others.expectUnharmed();
     await untilIdle(observer);
@@ -108,7 +95,7 @@ describe("a handler that never lets go of its worker", () => {
       await response.body.bytes();
       expect(performance.now() - began).toBeLessThan(2_500);
       // With both of the workers spinning there would be nobody to serve the others.
-      await untilRestarted(observer, before);
+      await untilRestarted(observer, before, 10_000);
     }
     await load.expectUnharmed();
     // Each was run by one worker, which was killed: a request that blocks its worker is not given to another.

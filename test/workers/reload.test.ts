@@ -2,18 +2,13 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import type { Client } from "../support/client.ts";
 import { ALL_CLIENTS, HTTP1, HTTP2 } from "../support/clients.ts";
-import { Load } from "../support/load.ts";
+import { Load, MIXED_REQUESTS } from "../support/load.ts";
 import { inTime, until } from "../support/poll.ts";
 import { readStats, untilIdle, untilInFlight } from "../support/stats.ts";
 import { startVersions } from "../support/versions.ts";
 
 // Milliseconds: longer than any deadline in a test and the stop of its server, so that every failure is cleaned up.
 setDefaultTimeout(60_000);
-
-const REQUESTS = [
-  { path: "/wait?ms=10" },
-  { method: "POST", path: "/raw", body: "the body of a request that must not be sent twice" },
-];
 
 async function textOf(client: Client, path: string): Promise<string> {
   return (await client.request({ path })).body.text();
@@ -27,7 +22,7 @@ async function pidsOf(client: Client): Promise<number[]> {
 describe("a reload", () => {
   test("twenty of them under load cost no request and no connection", async () => {
     await using versions = await startVersions({ workers: 2 });
-    await using load = await Load.begin(versions.server, { requests: REQUESTS });
+    await using load = await Load.begin(versions.server, { requests: MIXED_REQUESTS });
     await using observer = await HTTP2.open(versions.server);
     for (let version = 2; version <= 21; version++) {
       versions.load(String(version));
@@ -89,7 +84,7 @@ describe("a reload", () => {
 
   test("of code that does not load leaves the old serving, and says why", async () => {
     await using versions = await startVersions({ workers: 2, reloadTimeout: 5_000 });
-    await using load = await Load.begin(versions.server, { requests: REQUESTS });
+    await using load = await Load.begin(versions.server, { requests: MIXED_REQUESTS });
     await using client = await HTTP2.open(versions.server);
     const before = await pidsOf(client);
     versions.load("broken");
@@ -151,7 +146,7 @@ describe("a reload", () => {
 describe("a worker that has had enough", () => {
   test("of requests is replaced, and no request notices", async () => {
     await using versions = await startVersions({ workers: 2, maxRequests: 100 });
-    await using load = await Load.begin(versions.server, { requests: REQUESTS });
+    await using load = await Load.begin(versions.server, { requests: MIXED_REQUESTS });
     await using observer = await HTTP2.open(versions.server);
     const pids = new Set<number>();
     await until("ten workers", 30_000, async () => {
@@ -165,7 +160,7 @@ describe("a worker that has had enough", () => {
   test("of memory is replaced, and no request notices", async () => {
     const MIB = 1024 * 1024;
     await using versions = await startVersions({ workers: 2, maxMemory: 400 * MIB });
-    await using load = await Load.begin(versions.server, { requests: REQUESTS });
+    await using load = await Load.begin(versions.server, { requests: MIXED_REQUESTS });
     await using observer = await HTTP2.open(versions.server);
     const before = await pidsOf(observer);
     await until("new workers alone", 30_000, async () => {
