@@ -1,9 +1,9 @@
 /** Large bodies: 64 MiB echoed over each protocol, equal by SHA-256. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { type RequestContent, ResponseBody } from "./support/client.ts";
-import { ALL_CLIENTS, type ClientKind, type Endpoint, QUICHE } from "./support/clients.ts";
+import { ALL_CLIENTS, type ClientKind, type Endpoint, QUICHE, QUINN } from "./support/clients.ts";
 import { DeadlineError, inTime } from "./support/poll.ts";
-import { startFixture } from "./support/server.ts";
+import { ENGINE, startFixture } from "./support/server.ts";
 import { sharedServer } from "./support/shared-server.ts";
 
 // Milliseconds: longer than any deadline in a test and the stop of its server, so that every failure is cleaned up.
@@ -51,19 +51,25 @@ async function echo(
 }
 
 /**
- * Between quiche and Bun's engine a stream stalls for good now and then: about one echo of 16 MiB in 300 where the
- * machine has too much to do, and no less often against a bare `Bun.serve`. Such an echo is tried again.
+ * Tries an echo again that failed as the engine inside Bun fails now and then, where the machine has too much to do:
+ * between it and quiche a stream stalls for good, about one echo of 16 MiB in 300, and no less often against a bare
+ * `Bun.serve`; and of a body that quinn sends without its length it aborts about one in fifteen, whereupon it ends the
+ * response as if it were whole (docs/architecture.md, "What the native HTTP/3 engine leaves open").
  */
-async function echoDespiteStalls(
+async function echoDespiteEngine(
   kind: ClientKind,
   server: Endpoint,
+  expected: readonly Digest[],
   make: () => readonly RequestContent[],
 ): Promise<Digest[]> {
   for (let attempt = 1; ; attempt++) {
+    const mayFail = ENGINE === "native" && attempt < ATTEMPTS;
     try {
-      return await echo(kind, server, make());
+      const digests = await echo(kind, server, make());
+      const isCutShort = digests.some(({ length }, i) => length < (expected[i]?.length ?? 0));
+      if (!(mayFail && kind === QUINN && isCutShort)) return digests;
     } catch (error) {
-      if (kind !== QUICHE || attempt === ATTEMPTS || !(error instanceof DeadlineError)) throw error;
+      if (!(mayFail && kind === QUICHE && error instanceof DeadlineError)) throw error;
     }
   }
 }
@@ -79,15 +85,15 @@ describe("64 MiB and back", () => {
   for (const kind of ALL_CLIENTS) {
     for (const [name, make] of forms) {
       test(`${kind.name}, ${name}`, async () => {
-        const digests = await echoDespiteStalls(kind, shared.server, () => [make()]);
-        expect(digests).toEqual([await digestOf(large)]);
+        const expected = [await digestOf(large)];
+        expect(await echoDespiteEngine(kind, shared.server, expected, () => [make()])).toEqual(expected);
       });
     }
 
     test(`${kind.name}, eight bodies at once keep to their own streams`, async () => {
       const bodies = Array.from({ length: 8 }, (_, i) => content(200_000 * (i + 1)).map((byte) => byte ^ i));
-      const digests = await echoDespiteStalls(kind, shared.server, () => bodies);
-      expect(digests).toEqual(await Promise.all(bodies.map(digestOf)));
+      const expected = await Promise.all(bodies.map(digestOf));
+      expect(await echoDespiteEngine(kind, shared.server, expected, () => bodies)).toEqual(expected);
     });
   }
 });

@@ -1,5 +1,16 @@
 /** One process under the manager: what it was told, what it said, and how it ended. */
 import { type ChildProcess, fork } from "node:child_process";
+import type {
+  FromReactor,
+  FromWorker,
+  ReactorCounts,
+  ToReactor,
+  ToWorker,
+  WorkerCounts,
+} from "./messages.ts";
+
+export type ReactorChild = Child<ToReactor, FromReactor, ReactorCounts>;
+export type WorkerChild = Child<ToWorker, FromWorker, WorkerCounts>;
 
 export interface ChildSpec {
   readonly script: string;

@@ -2,46 +2,45 @@
 import { rmSync } from "node:fs";
 import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import type { BaseConfig } from "../base/base-server.ts";
 import type { Parts } from "../clone/parts.ts";
 import type { Protocol } from "../exchange.ts";
 import { engineHeaderBytes } from "../listeners/listener.ts";
 import type { ListenConfig } from "../listeners/open.ts";
-import { bindTcp, bindUdp } from "../listeners/ports.ts";
 import type { ResolvedOptions, ResolvedTasks } from "../options.ts";
-import { dispatchSettingOf } from "../reactor/dispatch-policy.ts";
-import type { ReactorLimits } from "../reactor/reactor.ts";
 import type { ServerAccess } from "../server-access.ts";
 import type { TableOperation } from "../sharing/operation.ts";
 import type { TaskClient } from "../tasks/client.ts";
 import { progressPath } from "../wire/progress.ts";
-import { type Certificate, CertificateError } from "./certificate.ts";
+import { CertificateError } from "./certificate.ts";
 import { CertificateRenewal } from "./certificate-renewal.ts";
-import { Child, type ChildSpec } from "./child.ts";
-import { Heartbeat, type Vitals } from "./heartbeat.ts";
-import { MAX_SOCKET_PATH_BYTES } from "./libc.ts";
-import { memberStats } from "./member-stats.ts";
+import { Child, type ChildSpec, type ReactorChild, type WorkerChild } from "./child.ts";
+import { baseConfig, listenConfig, type ManagerConfig, reactorConfig } from "./configs.ts";
+import { Heartbeat } from "./heartbeat.ts";
 import {
   type FromReactor,
   type FromTaskWorker,
   type FromWorker,
   type MessageSender,
-  type ReactorConfig,
   type ReactorCounts,
-  type ReactorStats,
   type ServerStats,
   TASK_WORKER_ID_VARIABLE,
-  type ToReactor,
-  type ToWorker,
   WORKER_ID_VARIABLE,
   type WorkerCounts,
-  type WorkerStats,
 } from "./messages.ts";
-import { type ChildTold, type Member, MemberError, Pool, type PoolChild, type PoolSpec } from "./pool.ts";
-import { environmentOf, IDENTITY_VARIABLE, type Identity } from "./privileges.ts";
+import { type ChildTold, MemberError, Pool, type PoolSpec } from "./pool.ts";
+import { environmentOf, IDENTITY_VARIABLE } from "./privileges.ts";
 import { ReloadError } from "./reload-error.ts";
 import { Scaler } from "./scaler.ts";
+import {
+  briefly,
+  heardFrom,
+  listenerStats,
+  reactorStats,
+  STATS_TIMEOUT,
+  workerStats,
+} from "./server-stats.ts";
 import { type Participant, Sharing } from "./sharing.ts";
+import { checkPortIsFree, checkSocketPath } from "./start-checks.ts";
 import { StartError } from "./start-error.ts";
 import { type TaskWorkerChild, TaskWorkers } from "./task-workers.ts";
 
@@ -50,55 +49,11 @@ export interface Address {
   readonly protocols: readonly Protocol[];
 }
 
-export interface ManagerConfig {
-  readonly host: string;
-  readonly port: number;
-  readonly options: ResolvedOptions;
-  /** Null for plain HTTP/1.1. */
-  readonly certificate: Certificate | null;
-  /** Whom the other processes become; null where they stay what this one is. */
-  readonly identity: Identity | null;
-  /** Where the processes meet: they alone can enter it. */
-  readonly directory: string;
-  /** What they are to remove where this process has gone. */
-  readonly remains: string;
-  /** Null where there is nobody to run tasks. */
-  readonly tasks: ResolvedTasks | null;
-}
-
 const REACTOR_SCRIPT = fileURLToPath(new URL("../reactor/main.ts", import.meta.url));
-const REACTOR_LIMITS = [
-  "maxHeaderBytes",
-  "maxBodyBytes",
-  "requestTimeout",
-  "concurrency",
-  "maxExchanges",
-  "maxQueue",
-  "queueTarget",
-] as const satisfies (keyof ReactorLimits)[];
-const BASE_LIMITS = [
-  "maxHeaderBytes",
-  "maxBodyBytes",
-  "requestTimeout",
-  "maxExchanges",
-  "concurrency",
-  "maxQueue",
-  "queueTarget",
-] as const satisfies (keyof BaseConfig["limits"])[];
-const LISTENER_OPTIONS = [
-  "maxBodyBytes",
-  "maxHeaderBytes",
-  "keepAliveTimeout",
-  "maxConnections",
-  "maxConnectionsPerAddress",
-  "maxRequestsPerConnection",
-] as const satisfies (keyof ListenConfig)[];
 /** Milliseconds for which it is kept what a worker did that has ended. */
 const PROGRESS_KEPT = 5000;
 /** What a worker loads before anything else where it has to become another user. */
 const BECOME_SCRIPT = fileURLToPath(new URL("./become.ts", import.meta.url));
-/** Milliseconds within which a process that is well says how it is. */
-const STATS_TIMEOUT = 1000;
 /** By so much of `maxRequests` workers differ, so that they are not all replaced at a time. */
 const MAX_REQUESTS_JITTER = 0.1;
 
@@ -107,12 +62,6 @@ const MAX_REQUESTS_JITTER = 0.1;
  * default, 10, it returns under load what the next request asks back, at 3 % of the reactor's time.
  */
 const PURGE_DELAY = "1000";
-
-const NO_COUNTS: WorkerCounts = { rss: 0, cpuTime: 0, inFlight: 0, requests: 0, exchanges: null };
-
-type ToldStats = WorkerStats & Pick<WorkerCounts, "exchanges">;
-type WorkerChild = Child<ToWorker, FromWorker, WorkerCounts>;
-type ReactorChild = Child<ToReactor, FromReactor, ReactorCounts>;
 
 export class Manager implements ServerAccess {
   readonly #config: ManagerConfig;
@@ -194,8 +143,8 @@ export class Manager implements ServerAccess {
       ]);
     };
     try {
-      this.#checkSocketPath();
-      await this.#checkPortIsFree();
+      checkSocketPath(this.#socketPath(options.reactors));
+      await checkPortIsFree(this.#config);
       await Promise.race([started(), failed]);
       this.#isRunning = true;
       return this.#address as Address;
@@ -233,10 +182,14 @@ export class Manager implements ServerAccess {
 
   /** @param detailed with every exchange in flight */
   async stats({ detailed } = { detailed: true }): Promise<ServerStats> {
-    const reactors = this.#reactors.members.map((member) => this.#reactorStats(member, detailed));
-    const workers = this.#workers.members.map((member) => this.#workerStats(member, detailed));
+    const reactors = this.#reactors.members.map((member) =>
+      reactorStats(member, this.#reactorPulse.pulseOf(member.child), detailed),
+    );
+    const workers = this.#workers.members.map((member) =>
+      workerStats(member, this.#workerPulse.pulseOf(member.child), detailed),
+    );
     const told = (await Promise.all(workers)).filter((stats) => stats !== null);
-    const present = [...(await Promise.all(reactors)), ...told.map(listeningStats)].filter(
+    const present = [...(await Promise.all(reactors)), ...told.map(listenerStats)].filter(
       (stats) => stats !== null,
     );
     return {
@@ -378,53 +331,12 @@ export class Manager implements ServerAccess {
       },
       { message: (message) => this.#reactorSaid(id, message, told), exit: told.exit },
     );
+    const listen = this.#listenConfig(options.reactors > 1);
     child.send({
       type: "start",
-      config: {
-        id,
-        listen: this.#listenConfig(options.reactors > 1),
-        limits: pick(options, REACTOR_LIMITS),
-        dispatch: dispatchSettingOf(options.dispatch),
-        isElastic: options.workers.min < options.workers.max,
-        static: options.static,
-        socketPath,
-        remains: this.#config.remains,
-        identity: this.#config.identity,
-        folders: this.#foldersToCheck(),
-      },
+      config: reactorConfig(this.#config, { id, listen, socketPath, isRunning: this.#isRunning }),
     });
     return child;
-  }
-
-  /** By the process that has become who it will be: this one, which is root, may enter all of them. */
-  #foldersToCheck(): ReactorConfig["folders"] {
-    const { identity, options } = this.#config;
-    return identity === null || this.#isRunning ? null : { static: options.static, upload: options.upload };
-  }
-
-  #baseConfig(): BaseConfig | null {
-    const { options } = this.#config;
-    if (options.mode !== "base") return null;
-    return {
-      limits: pick(options, BASE_LIMITS),
-      static: options.static,
-      folders: this.#foldersToCheck(),
-      remains: this.#config.remains,
-    };
-  }
-
-  #listenConfig(reusePort: boolean): ListenConfig {
-    const { host, port, options } = this.#config;
-    return {
-      host,
-      port: this.#address?.port ?? port,
-      reusePort,
-      tls: this.#certificate.current,
-      http3: options.http3,
-      quic: options.quic,
-      directory: this.#config.directory,
-      ...pick(options, LISTENER_OPTIONS),
-    };
   }
 
   #reactorSaid(id: number, message: FromReactor, told: ChildTold): void {
@@ -531,6 +443,7 @@ export class Manager implements ServerAccess {
   }
 
   #workerSaid(child: WorkerChild, id: number, message: FromWorker, told: ChildTold): void {
+    const { options } = this.#config;
     if (message.type === "hello") {
       child.send({
         type: "start",
@@ -538,12 +451,12 @@ export class Manager implements ServerAccess {
         sockets: this.#reactors.slots.flatMap((slot) => (slot.serving ? this.#socketPath(slot.id) : [])),
         runDirectory: this.#config.directory,
         uploads: this.#uploadsPath(child.pid),
-        maxRequests: jittered(this.#config.options.maxRequests),
-        base: this.#baseConfig(),
+        maxRequests: jittered(options.maxRequests),
+        base: options.mode === "base" ? baseConfig(this.#config, this.#isRunning) : null,
       });
       this.#taskWorkers?.introduce(child);
     } else if (message.type === "spent") {
-      this.#recycle(child, `it has answered ${this.#config.options.maxRequests} requests`);
+      this.#recycle(child, `it has answered ${options.maxRequests} requests`);
       return;
     } else if (message.type === "listening") {
       this.#address ??= { port: message.port, protocols: message.protocols };
@@ -638,31 +551,9 @@ export class Manager implements ServerAccess {
     this.#workers.resize(this.#scaler.count, this.#config.options.reloadTimeout);
   }
 
-  async #reactorStats(
-    { slot, child, startedAt }: Member<ReactorChild>,
-    detailed: boolean,
-  ): Promise<ReactorStats | null> {
-    const pulse = this.#reactorPulse.pulseOf(child);
-    const answer = await child.ask(detailed ? inDetail : briefly, STATS_TIMEOUT);
-    const counts = answer ?? pulse?.vitals;
-    if (!child.alive || counts === undefined) return null;
-    const { cpuTime: _, ...own } = counts;
-    return {
-      id: slot.id,
-      pid: child.pid,
-      state: answer === null ? "silent" : "ready",
-      uptime: Date.now() - startedAt,
-      restarts: slot.restarts,
-      cpu: pulse?.cpu ?? 0,
-      ...own,
-    };
-  }
-
-  async #workerStats(member: Member<WorkerChild>, detailed: boolean): Promise<ToldStats | null> {
-    const { child, state } = member;
-    const ask = detailed ? inDetail : briefly;
-    const answer = state === "starting" ? null : await child.ask(ask, STATS_TIMEOUT);
-    return memberStats(member, answer, this.#workerPulse.pulseOf(child), NO_COUNTS);
+  #listenConfig(reusePort: boolean): ListenConfig {
+    const port = this.#address?.port ?? this.#config.port;
+    return listenConfig(this.#config, { port, reusePort, tls: this.#certificate.current });
   }
 
   #socketPath(reactorId: number): string {
@@ -674,68 +565,11 @@ export class Manager implements ServerAccess {
     const directory = this.#config.options.upload.directory ?? this.#config.directory;
     return join(directory, `${basename(this.#config.directory)}-uploads-${workerPid}`);
   }
-
-  #checkSocketPath(): void {
-    const path = this.#socketPath(this.#config.options.reactors);
-    if (Buffer.byteLength(path) > MAX_SOCKET_PATH_BYTES) {
-      throw new StartError(
-        `the unix socket ${path} has a longer path than ${MAX_SOCKET_PATH_BYTES} bytes: choose another --run-dir`,
-      );
-    }
-  }
-
-  /** Who shares a port would share it with a stranger too: whether it is free is asked without SO_REUSEPORT. */
-  async #checkPortIsFree(): Promise<void> {
-    const { host, port, options, certificate } = this.#config;
-    const isShared = options.mode === "base" || options.reactors > 1;
-    if (port === 0 || !isShared) return;
-    try {
-      await bindTcp(host, port);
-      if (certificate !== null && options.http3 !== "off") await bindUdp(host, port);
-    } catch (error) {
-      if ((error as { code?: string }).code !== "EADDRINUSE") return;
-      throw new StartError(`port ${port} on ${host} is in use`, { cause: error });
-    }
-  }
 }
 
 /** Arguments of the runtime, for a process that listens. */
 function listeningArgs({ maxHeaderBytes }: ResolvedOptions): string[] {
   return [`--max-http-header-size=${engineHeaderBytes(maxHeaderBytes)}`];
-}
-
-function pick<Whole, Name extends keyof Whole>(whole: Whole, names: readonly Name[]): Pick<Whole, Name> {
-  return Object.fromEntries(names.map((name) => [name, whole[name]])) as Pick<Whole, Name>;
-}
-
-/** In the mode `base` a worker is its own reactor. */
-function listeningStats({ exchanges, state, ...own }: ToldStats): ReactorStats | null {
-  if (exchanges === null) return null;
-  const { id, pid, uptime, restarts, rss, cpu } = own;
-  return {
-    id,
-    pid,
-    state: state === "silent" ? "silent" : "ready",
-    uptime,
-    restarts,
-    rss,
-    cpu,
-    ...exchanges,
-  };
-}
-
-/** When each of those that serve last said how it is. */
-function heardFrom<C extends PoolChild, V extends Vitals>(pool: Pool<C>, pulse: Heartbeat<C, V>): number[] {
-  const serving = pool.slots.flatMap((slot) => slot.serving ?? []);
-  return serving.map(({ child, startedAt }) => pulse.pulseOf(child)?.at ?? startedAt);
-}
-
-function inDetail(call: number) {
-  return { type: "stats", call, detailed: true } as const;
-}
-
-function briefly(call: number) {
-  return { type: "stats", call, detailed: false } as const;
 }
 
 function pidsOf(children: readonly { readonly pid: number }[]): number[] {

@@ -51,8 +51,13 @@ const WHOLE_BODY_BYTES = 16 * 1024;
 const MIN_STUCK_AFTER = 1000;
 /** Without a `requestTimeout` it is only told of, after so long. Milliseconds. */
 const TOLD_STUCK_AFTER = 5000;
-/** Workers that may die with a request that has nothing to do with it: killed from outside while they did something else. */
-const MAX_DEATHS = 10;
+/**
+ * Workers that may die with a request until it gets 502. One that ends by itself may do so for this very request. One
+ * that is killed while it runs the request most likely was killed from outside, but memory that the request took, or a
+ * fault in native code, looks the same. One that is killed while it does something else was not ended by it.
+ */
+const MAX_DEATHS = { byItself: 1, running: 3, besides: 10 };
+
 export class Reactor implements ListenerHost, LinkOwner {
   readonly registry = new Registry<Flight>();
   readonly connections = new ConnectionDesk<WorkerLink>();
@@ -416,14 +421,14 @@ export class Reactor implements ListenerHost, LinkOwner {
       this.#fail(flight, 504, "requestTimeout");
       return;
     }
-    // A worker that ends by itself, or in the middle of this very request, may do so again.
-    const mayBeTheCause = ranIt || doing === "leaving" || doing === "unknown";
+    const endedByItself = doing === "leaving" || doing === "unknown";
+    const maxDeaths = MAX_DEATHS[endedByItself ? "byItself" : ranIt ? "running" : "besides"];
     flight.deaths++;
     const again =
       flight.state === "dispatched" &&
       isIdempotent(exchange.method) &&
       !flight.bodyConsumed &&
-      flight.deaths <= (mayBeTheCause ? 1 : MAX_DEATHS);
+      flight.deaths <= maxDeaths;
     if (!again) {
       const end = flight.state === "responding" ? "reset" : "502";
       this.log(`${end} ${requestOf(exchange)}: its worker died`);

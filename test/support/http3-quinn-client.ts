@@ -97,7 +97,8 @@ function isWhole(body: RequestContent): body is string | Uint8Array {
 }
 
 async function wholeIfSmall(response: ClientResponse): Promise<ClientResponse> {
-  if (!(Number(response.headers["content-length"]) <= READ_AT_ONCE)) return response;
+  const isEmpty = response.status === 204 || response.status === 304;
+  if (!isEmpty && !(Number(response.headers["content-length"]) <= READ_AT_ONCE)) return response;
   try {
     const bytes = await response.body.bytes();
     return { ...response, body: new ResponseBody(chunksOf(bytes), () => {}) };

@@ -170,6 +170,17 @@ describe("a request whose worker dies", () => {
   }
 });
 
+test("a request that is running each time its worker is killed runs four times in all", async () => {
+  await using server = await startFixture("server.ts", { options: { workers: 2 } });
+  await using client = await HTTP2.open(server);
+  const log = server.scratch.file("runs");
+  const response = await client.request({ path: `/kill?file=${log}` });
+  expect(response.status).toBe(502);
+  await response.body.bytes();
+  expect(readFileSync(log, "latin1")).toBe("GET\n".repeat(4));
+  await untilIdle(client);
+});
+
 describe("a request on the same connection as one whose worker dies", () => {
   for (const kind of RESETTING_CLIENTS) {
     test(`${kind.name}: a stream served by another worker goes on`, async () => {
