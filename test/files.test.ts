@@ -24,6 +24,7 @@ import { RawConnection } from "./support/raw-connection.ts";
 import { MODE, runCli, runFixture, Scratch, startCli, startFixture } from "./support/server.ts";
 import { sharedServer } from "./support/shared-server.ts";
 import { expectCutShort } from "./support/short.ts";
+import { IS_SOAK } from "./support/soak.ts";
 import { countsOf, othersInFlight, readStats, untilIdle, untilInFlight } from "./support/stats.ts";
 
 setDefaultTimeout(60_000);
@@ -67,6 +68,8 @@ linkSync(`${root}/Case.txt`, `${root}/hard.txt`);
 execFileSync("mkfifo", [`${root}/pipe`]);
 put(`${root}/huge.bin`, "");
 truncateSync(`${root}/huge.bin`, 2 * GIB);
+put(`${root}/large.bin`, "");
+truncateSync(`${root}/large.bin`, GIB / 2);
 
 const shared = sharedServer(() =>
   startFixture("files.ts", { scratch, options: { static: { root, maxAge: 60, immutable: true } } }),
@@ -479,7 +482,7 @@ describe("options of the static handler", () => {
   });
 });
 
-describe("2 GiB by sendfile", () => {
+describe("a large file by sendfile", () => {
   const MAY_GROW = 48 * MIB;
   /** Quick clients: quinn by impit takes two minutes, and quiche stalls where its reader pauses, with any server. */
   const byFetch = (protocol: "http1.1" | "http3") => async (path: string) => {
@@ -497,7 +500,10 @@ describe("2 GiB by sendfile", () => {
     "HTTP/3 by Bun's fetch": byFetch("http3"),
   };
   for (const [name, get] of Object.entries(clients)) {
-    test(`with flat memory, ${name}`, async () => {
+    // The 2 GiB of one are enough to meet a length that does not fit 31 bits; they take long.
+    const [file, size] =
+      name.startsWith("HTTP/1.1") || IS_SOAK ? ["huge.bin", 2 * GIB] : ["large.bin", GIB / 2];
+    test(`${size / MIB} MiB with flat memory, ${name}`, async () => {
       await using other = await HTTP1.open(shared.server);
       const stats = await untilIdle(other);
       const pids = [stats.reactors[0]?.pid ?? 0, stats.workers[0]?.pid ?? 0];
@@ -507,13 +513,13 @@ describe("2 GiB by sendfile", () => {
       let length = 0;
       let peak = [0, 0];
       let sampled = 0;
-      for await (const chunk of await get(send("huge.bin"))) {
+      for await (const chunk of await get(send(file))) {
         length += chunk.length;
         if (length < sampled) continue;
         sampled += 64 * MIB;
         peak = pids.map((pid, i) => Math.max(peak[i] as number, residentBytes(pid) - (before[i] as number)));
       }
-      expect(length).toBe(2 * GIB);
+      expect(length).toBe(size);
       expect(peak[0]).toBeLessThan(MAY_GROW);
       expect(peak[1]).toBeLessThan(MAY_GROW);
       await untilNothingOpen(other);
