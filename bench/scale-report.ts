@@ -71,7 +71,8 @@ function lines(
       points: series
         .filter(({ server, error }) => server === name && error === null)
         .map((one) => [one.x ?? Number.NaN, figureOf(one, metric)] as const)
-        .filter(([x, y]) => !Number.isNaN(x + y)),
+        // A logarithmic axis has no place for 0, which the table shows.
+        .filter(([x, y]) => !Number.isNaN(x + y) && (x > 0 || scale.shape === "linear")),
     })),
   });
 }

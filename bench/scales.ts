@@ -58,7 +58,7 @@ export const LOAD_SCALES: readonly LoadScale[] = [
     id: "bodies",
     name: "Bytes of a response's body, 2 × 1",
     axis: "bytes",
-    shape: "linear",
+    shape: "log",
     xs: BODY_SIZES,
     servers: SERVERS,
     metrics: ["megabytesPerSecond", "p99"],
