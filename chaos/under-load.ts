@@ -1,9 +1,16 @@
 /** Workers are replaced, killed and blocked while a steady load runs on HTTP/1.1, HTTP/2 and HTTP/3 at once. */
+import { makeCertificate } from "../test/support/certificate.ts";
 import type { Client } from "../test/support/client.ts";
 import { ALL_CLIENTS, HTTP2 } from "../test/support/clients.ts";
 import { Load, type LoadSettings, MIXED_REQUESTS } from "../test/support/load.ts";
 import { until } from "../test/support/poll.ts";
 import { startFixture, type TestServer } from "../test/support/server.ts";
+import {
+  fingerprintOf,
+  replaceCertificate,
+  shownByQuic,
+  shownByTcp,
+} from "../test/support/shown-certificate.ts";
 import { killWorkers, readStats, untilRestarted } from "../test/support/stats.ts";
 import { startVersions } from "../test/support/versions.ts";
 import { brokenOf, type Outcome, type Scenario } from "./scenario.ts";
@@ -11,6 +18,7 @@ import { brokenOf, type Outcome, type Scenario } from "./scenario.ts";
 const MIB = 1024 * 1024;
 const RELOADS = 20;
 const RECYCLED = 20;
+const CERTIFICATES = 10;
 /** Milliseconds. */
 const RECYCLED_WITHIN = 180_000;
 const KILLING = 20_000;
@@ -53,6 +61,25 @@ export const UNDER_LOAD: readonly Scenario[] = [
           await expectText(observer, `/leak?bytes=${100 * MIB}`, "");
         }),
       );
+    },
+  },
+  {
+    name: "certificates",
+    promise: `${CERTIFICATES} certificate changes under load: new connections get each, no request fails and no connection is closed`,
+    run: async (say) => {
+      await using server = await startFixture("certificate.ts", { options: { workers: 2 } });
+      return await underLoad(server, { requests: MIXED_REQUESTS }, async () => {
+        for (let change = 1; change <= CERTIFICATES; change++) {
+          const certificate = await makeCertificate();
+          const outcome = await replaceCertificate(server, certificate);
+          if (outcome !== "in force") throw new Error(`certificate ${change} was not taken: ${outcome}`);
+          const shown = await Promise.all([shownByTcp(server.port), shownByQuic(server.port)]);
+          if (shown.some((fingerprint) => fingerprint !== fingerprintOf(certificate)))
+            throw new Error(`certificate ${change} is not shown to new connections`);
+          say(`${change} of ${CERTIFICATES}`);
+        }
+        return `${CERTIFICATES} certificates`;
+      });
     },
   },
   {

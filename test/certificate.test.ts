@@ -1,6 +1,5 @@
 /** The certificate is replaced while the server runs: what new connections get, and that the open ones notice nothing. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
-import { writeFileSync } from "node:fs";
 import { CERTIFICATE, makeCertificate, OTHER_CERTIFICATE, type Pem } from "./support/certificate.ts";
 import type { Client, ClientRequest } from "./support/client.ts";
 import { HTTP1, HTTP2, QUICHE, QUINN } from "./support/clients.ts";
@@ -9,7 +8,7 @@ import { QuicheClient } from "./support/http3-quiche-client.ts";
 import { inTime, until } from "./support/poll.ts";
 import { startFixture, type TestServer } from "./support/server.ts";
 import { sharedServer } from "./support/shared-server.ts";
-import { fingerprintOf, shownByQuic, shownByTcp } from "./support/shown-certificate.ts";
+import { fingerprintOf, replaceCertificate, shownByQuic, shownByTcp } from "./support/shown-certificate.ts";
 import { untilInFlight } from "./support/stats.ts";
 
 // Milliseconds: longer than any deadline in a test and the stop of its server, so that every failure is cleaned up.
@@ -59,17 +58,6 @@ class Load {
   }
 }
 
-/** Puts the certificate into the server's files and has it read them. @returns what came of it */
-async function replace(server: TestServer, { cert, key }: Pem): Promise<string> {
-  writeFileSync(server.scratch.cert, cert);
-  writeFileSync(server.scratch.key, key);
-  const said = server.stdout.length;
-  server.kill("SIGUSR2");
-  return until("a word of the certificate", 10_000, () => {
-    return /^certificate: (.*)$/m.exec(server.stdout.slice(said))?.[1];
-  });
-}
-
 /** Both protocols of the network show the certificate to new connections. */
 async function expectShown(server: TestServer, certificate: Pem): Promise<void> {
   const shown = await Promise.all([shownByTcp(server.port), shownByQuic(server.port)]);
@@ -92,7 +80,7 @@ describe("a certificate is replaced", () => {
       await load.answers(10);
       for (let change = 0; change < 2; change++) {
         const certificate = await makeCertificate();
-        expect(await replace(server, certificate)).toBe("in force");
+        expect(await replaceCertificate(server, certificate)).toBe("in force");
         await expectShown(server, certificate);
         // Opened before, and not used until now.
         expect(await textOf(silent[change] as Client, { path: "/hello" })).toBe("200 Hello from HTTP/3!");
@@ -110,13 +98,13 @@ describe("a certificate is replaced", () => {
   test("one that is wrong is refused with a reason, and the one before stays", async () => {
     const { server } = shared;
     const good = await makeCertificate();
-    expect(await replace(server, good)).toBe("in force");
+    expect(await replaceCertificate(server, good)).toBe("in force");
     const mismatched = { cert: good.cert, key: (await OTHER_CERTIFICATE).key };
     const { cert, key } = server.scratch;
-    expect(await replace(server, mismatched)).toBe(
+    expect(await replaceCertificate(server, mismatched)).toBe(
       `ReloadError: the key ${key} is not the key of the certificate ${cert}`,
     );
-    expect(await replace(server, { cert: "no PEM", key: good.key })).toStartWith(
+    expect(await replaceCertificate(server, { cert: "no PEM", key: good.key })).toStartWith(
       `ReloadError: the certificate ${cert} is not valid PEM: `,
     );
     await expectShown(server, good);
@@ -127,7 +115,7 @@ describe("where listeners cannot take another certificate on HTTP/3", () => {
   test("several reactors: TCP gets it, HTTP/3 keeps the one before, and the log says so", async () => {
     await using server = await startFixture("certificate.ts", { options: { workers: 1, reactors: 2 } });
     const certificate = await makeCertificate();
-    expect(await replace(server, certificate)).toBe("in force");
+    expect(await replaceCertificate(server, certificate)).toBe("in force");
     expect(await shownByTcp(server.port)).toBe(fingerprintOf(certificate));
     expect(await shownByQuic(server.port)).toBe(fingerprintOf(await CERTIFICATE));
     for (const id of [1, 2]) {
@@ -141,7 +129,7 @@ describe("where listeners cannot take another certificate on HTTP/3", () => {
 test("in the mode base new workers begin with it", async () => {
   await using server = await startFixture("certificate.ts", { options: { workers: 1, mode: "base" } });
   const certificate = await makeCertificate();
-  expect(await replace(server, certificate)).toBe("in force");
+  expect(await replaceCertificate(server, certificate)).toBe("in force");
   await until("the new certificate on both", 10_000, async () => {
     const shown = await Promise.all([shownByTcp(server.port), shownByQuic(server.port).catch(String)]);
     return shown.every((each) => each === fingerprintOf(certificate));
@@ -153,7 +141,7 @@ test("a shutdown after it finishes what is in flight on old and new connections"
   await using observer = await HTTP2.open(server);
   await using old = await QUICHE.open(server);
   await textOf(old, { path: "/hello" });
-  expect(await replace(server, await makeCertificate())).toBe("in force");
+  expect(await replaceCertificate(server, await makeCertificate())).toBe("in force");
   const clients = await Promise.all(Array.from({ length: 4 }, () => QUICHE.open(server)));
   try {
     const uploads = clients.map((client) => textOf(client, { path: "/echo", body: slowly() }));

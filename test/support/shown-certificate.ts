@@ -1,9 +1,11 @@
-/** Which certificate a server shows to a new connection, over TCP and over QUIC. */
+/** Which certificate a server shows to a new connection, over TCP and over QUIC; and giving it another one. */
 import { X509Certificate } from "node:crypto";
+import { writeFileSync } from "node:fs";
 import { connect } from "node:quic";
 import tls from "node:tls";
 import type { Pem } from "./certificate.ts";
-import { inTime } from "./poll.ts";
+import { inTime, until } from "./poll.ts";
+import type { TestServer } from "./server.ts";
 
 export function fingerprintOf({ cert }: Pem): string {
   return new X509Certificate(cert).fingerprint256;
@@ -38,4 +40,15 @@ export async function shownByQuic(port: number): Promise<string> {
     // So that the server learns of it.
     await session.close();
   }
+}
+
+/** Puts the certificate into the files of a server of `fixtures/certificate.ts`, and has it read them. @returns what came of it */
+export async function replaceCertificate(server: TestServer, { cert, key }: Pem): Promise<string> {
+  writeFileSync(server.scratch.cert, cert);
+  writeFileSync(server.scratch.key, key);
+  const said = server.stdout.length;
+  server.kill("SIGUSR2");
+  return until("a word of the certificate", 10_000, () => {
+    return /^certificate: (.*)$/m.exec(server.stdout.slice(said))?.[1];
+  });
 }
