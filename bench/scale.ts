@@ -11,15 +11,16 @@ import { startServer } from "./servers.ts";
 import { type Measuring, runBenchmark } from "./session.ts";
 
 /** Of a run. */
-const SECONDS = 0.4;
+const SECONDS = 1;
 
 type Measure = Pick<Measuring, "bench" | "place">;
 
 async function measureScale({ bench, place }: Measure, scale: LoadScale): Promise<Series[]> {
-  const { name, servers, options } = scale;
+  const { name, servers, options, requests } = scale;
   const found: Series[] = [];
   for (const x of scale.xs) {
-    const comparison = { name, servers, work: scale.work(x), size: { seconds: SECONDS } };
+    const size = requests === undefined ? { seconds: SECONDS } : { requests: requests(x) };
+    const comparison = { name, servers, work: scale.work(x), size };
     if (options === undefined) {
       found.push(...(await compare(bench, comparison, x)));
     } else {

@@ -19,6 +19,8 @@ export interface ScaleShape {
 /** One where each x is a load of its own. */
 export interface LoadScale extends ScaleShape {
   readonly work: (x: number) => Work;
+  /** How many by x; without it as many as take a time. */
+  readonly requests?: (x: number) => number;
   /** Options of Tercet by x: then it is started anew for each. */
   readonly options?: (x: number) => { readonly workers?: number; readonly reactors?: number };
 }
@@ -43,6 +45,8 @@ export const LOAD_SCALES: readonly LoadScale[] = [
     servers: SERVERS,
     metrics: RATES,
     work: (connections) => ({ ...HELLO, connections, streams: 1 }),
+    // Enough of them that the handshakes, which are in the same time, do not weigh most.
+    requests: (connections) => 10_000 + 100 * connections,
   },
   {
     id: "streams",
