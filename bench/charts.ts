@@ -2,8 +2,9 @@
 import { init } from "echarts";
 
 const WIDTH = 860;
-/** Pixels of one bar's row, and of what is around all of them. */
-const ROW = 46;
+/** Pixels of a bar and its label, of what is between two rows, and of what is around all of them. */
+const BAR = 19;
+const BETWEEN = 10;
 const AROUND = 110;
 const LINE_HEIGHT = 380;
 /** They are shown on pages that may be dark. */
@@ -39,10 +40,10 @@ export interface LineChart {
 
 /** Lying bars: a group a row, the first on top. */
 export function barChart({ title, unit, rows, series }: BarChart): string {
-  return draw(AROUND + rows.length * ROW, {
+  return draw(AROUND + rows.length * (BAR * series.length + BETWEEN), {
     ...BASE,
     title: { text: title, subtext: unit, left: 16, top: 8 },
-    legend: { right: 16, top: 12, show: series.length > 1 },
+    legend: { right: 16, top: 12, itemGap: 28, show: series.length > 1 },
     grid: GRID,
     xAxis: { type: "value", axisLabel: { formatter: shown } },
     yAxis: { type: "category", data: [...rows], inverse: true, axisTick: { show: false } },
