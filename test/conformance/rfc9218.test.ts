@@ -24,6 +24,8 @@ function onControl(name: string, met: readonly string[], bytes: Uint8Array, but:
   };
 }
 
+/** Where both responses of a race are made. */
+const ONE_WORKER = { workers: 1 };
 const LARGE = 64 * 65_536;
 /** Bytes for all streams together: less than each of the responses, so that they have to share. */
 const NARROW = 65_536;
@@ -52,78 +54,82 @@ async function race(
   return shares[0] > shares[1] ? "the first first" : "the second first";
 }
 
-conformance("RFC 9218, priorities", [
-  {
-    name: "§4: a priority field that cannot be read is ignored",
-    met: ["answered 200"],
-    http3: (peer) => peer.outcome(peer.begin(headers([...GET, ["priority", "===="]]), true)),
-    http2: {
+conformance(
+  "RFC 9218, priorities",
+  [
+    {
+      name: "§4: a priority field that cannot be read is ignored",
       met: ["answered 200"],
-      provoke: (peer) => peer.outcome(peer.begin([...GET, ["priority", "===="]])),
+      http3: (peer) => peer.outcome(peer.begin(headers([...GET, ["priority", "===="]]), true)),
+      http2: {
+        met: ["answered 200"],
+        provoke: (peer) => peer.outcome(peer.begin([...GET, ["priority", "===="]])),
+      },
     },
-  },
-  onControl("§7.2: PRIORITY_UPDATE of a stream that is to come is taken", ["nothing"], update(0, "u=1, i")),
-  {
-    name: "§7.2: PRIORITY_UPDATE on a request's stream is H3_FRAME_UNEXPECTED",
-    met: ["closed with H3_FRAME_UNEXPECTED"],
-    but: { native: { outcome: "answered 200", why: OFF } },
-    http3: (peer) => peer.outcome(peer.begin(Buffer.concat([update(0, "u=1"), headers(GET)]), true)),
-  },
-  onControl(
-    "§7.2: PRIORITY_UPDATE of a stream that no client can open is H3_ID_ERROR",
-    ["closed with H3_ID_ERROR"],
-    update(2, "u=1"),
-    IGNORES,
-  ),
-  onControl(
-    "§7.2: PRIORITY_UPDATE of a stream beyond the limit is H3_ID_ERROR",
-    ["closed with H3_ID_ERROR"],
-    update(4 * 100_000, "u=1"),
-    IGNORES,
-  ),
-  onControl(
-    "§7.2: PRIORITY_UPDATE of a push that there is not is H3_ID_ERROR",
-    ["closed with H3_ID_ERROR"],
-    frame(FrameType.priorityUpdatePush, Buffer.concat([varint(2), Buffer.from("u=1")])),
-    IGNORES,
-  ),
-  onControl(
-    "§7.2: PRIORITY_UPDATE without an id is H3_FRAME_ERROR",
-    ["closed with H3_FRAME_ERROR"],
-    frame(FrameType.priorityUpdate),
-    { quic: { outcome: "nothing", why: "lsquic does not look" }, native: { outcome: "nothing", why: OFF } },
-  ),
-  onControl(
-    "§7: a value in PRIORITY_UPDATE that cannot be read is ignored, or an error of the connection",
-    ["nothing", "closed with H3_FRAME_ERROR", "closed with H3_GENERAL_PROTOCOL_ERROR"],
-    update(0, "===="),
-  ),
-  {
-    name: "§10: what is more urgent comes first",
-    met: ["the second first"],
-    but: { native: { outcome: "in turn", why: OFF } },
-    window: NARROW,
-    http3: (peer) => race(peer, ["/large", "u=5"], ["/large", "u=1"]),
-  },
-  {
-    name: "§10: what is incremental, and of the same urgency, shares the line",
-    met: ["in turn"],
-    window: NARROW,
-    http3: (peer) => race(peer, ["/large", "i"], ["/large", "i"]),
-  },
-  {
-    name: "§8: the server's own view, in the field of its response, counts",
-    met: ["the second first"],
-    but: { native: { outcome: "in turn", why: OFF } },
-    window: NARROW,
-    http3: (peer) => race(peer, ["/large?urgency=6"], ["/large?urgency=0"]),
-  },
-  {
-    name: "§7: PRIORITY_UPDATE takes the place of the field",
-    met: ["the second first"],
-    but: { native: { outcome: "in turn", why: OFF } },
-    window: NARROW,
-    http3: (peer) =>
-      race(peer, ["/large", "u=3"], ["/large", "u=5"], (id) => peer.send(CONTROL, update(id, "u=1"))),
-  },
-]);
+    onControl("§7.2: PRIORITY_UPDATE of a stream that is to come is taken", ["nothing"], update(0, "u=1, i")),
+    {
+      name: "§7.2: PRIORITY_UPDATE on a request's stream is H3_FRAME_UNEXPECTED",
+      met: ["closed with H3_FRAME_UNEXPECTED"],
+      but: { native: { outcome: "answered 200", why: OFF } },
+      http3: (peer) => peer.outcome(peer.begin(Buffer.concat([update(0, "u=1"), headers(GET)]), true)),
+    },
+    onControl(
+      "§7.2: PRIORITY_UPDATE of a stream that no client can open is H3_ID_ERROR",
+      ["closed with H3_ID_ERROR"],
+      update(2, "u=1"),
+      IGNORES,
+    ),
+    onControl(
+      "§7.2: PRIORITY_UPDATE of a stream beyond the limit is H3_ID_ERROR",
+      ["closed with H3_ID_ERROR"],
+      update(4 * 100_000, "u=1"),
+      IGNORES,
+    ),
+    onControl(
+      "§7.2: PRIORITY_UPDATE of a push that there is not is H3_ID_ERROR",
+      ["closed with H3_ID_ERROR"],
+      frame(FrameType.priorityUpdatePush, Buffer.concat([varint(2), Buffer.from("u=1")])),
+      IGNORES,
+    ),
+    onControl(
+      "§7.2: PRIORITY_UPDATE without an id is H3_FRAME_ERROR",
+      ["closed with H3_FRAME_ERROR"],
+      frame(FrameType.priorityUpdate),
+      { quic: { outcome: "nothing", why: "lsquic does not look" }, native: { outcome: "nothing", why: OFF } },
+    ),
+    onControl(
+      "§7: a value in PRIORITY_UPDATE that cannot be read is ignored, or an error of the connection",
+      ["nothing", "closed with H3_FRAME_ERROR", "closed with H3_GENERAL_PROTOCOL_ERROR"],
+      update(0, "===="),
+    ),
+    {
+      name: "§10: what is more urgent comes first",
+      met: ["the second first"],
+      but: { native: { outcome: "in turn", why: OFF } },
+      window: NARROW,
+      http3: (peer) => race(peer, ["/race", "u=5"], ["/race", "u=1"]),
+    },
+    {
+      name: "§10: what is incremental, and of the same urgency, shares the line",
+      met: ["in turn"],
+      window: NARROW,
+      http3: (peer) => race(peer, ["/race", "i"], ["/race", "i"]),
+    },
+    {
+      name: "§8: the server's own view, in the field of its response, counts",
+      met: ["the second first"],
+      but: { native: { outcome: "in turn", why: OFF } },
+      window: NARROW,
+      http3: (peer) => race(peer, ["/race?urgency=6"], ["/race?urgency=0"]),
+    },
+    {
+      name: "§7: PRIORITY_UPDATE takes the place of the field",
+      met: ["the second first"],
+      but: { native: { outcome: "in turn", why: OFF } },
+      window: NARROW,
+      http3: (peer) =>
+        race(peer, ["/race", "u=3"], ["/race", "u=5"], (id) => peer.send(CONTROL, update(id, "u=1"))),
+    },
+  ],
+  ONE_WORKER,
+);
