@@ -112,13 +112,10 @@ class DurableTasksRun implements AsyncDisposable {
     await this.#server.ready();
   }
 
-  #areAllDone(): boolean {
-    return this.#done().size === this.#settings.tasks;
-  }
-
   /** Nothing is left to do, and there was something of everything to survive. */
   #isDone(): boolean {
-    return Object.values(this.#kills).every((count) => count > 0) && this.#areAllDone();
+    const isEachKilled = Object.values(this.#kills).every((count) => count > 0);
+    return isEachKilled && this.#done().size === this.#settings.tasks;
   }
 
   #done(): Set<string | undefined> {
@@ -165,14 +162,14 @@ class DurableTasksRun implements AsyncDisposable {
   }
 
   async #killAtRandom(): Promise<void> {
-    const { killEvery, managerEach, doneBetween, within } = this.#settings;
+    const { tasks, killEvery, managerEach, doneBetween, within } = this.#settings;
     for (let kills = 1; !this.#isOver; kills++) {
-      const enough = this.#done().size + doneBetween;
+      const enough = Math.min(tasks, this.#done().size + doneBetween);
       // However slow the machine is: what never comes to work proves nothing.
       await until(
         `${doneBetween} tasks to be done`,
         within,
-        () => this.#isOver || this.#areAllDone() || this.#done().size >= enough,
+        () => this.#isOver || this.#done().size >= enough,
       );
       await Bun.sleep(Math.random() * 2 * killEvery);
       const server = this.#server;

@@ -10,12 +10,12 @@ import { startVersions } from "../support/versions.ts";
 // Milliseconds: longer than any deadline in a test and the stop of its server, so that every failure is cleaned up.
 setDefaultTimeout(60_000);
 
+/** Under load. `npm run chaos` has twenty. */
+const RELOADS = 8;
+
 async function textOf(client: Client, path: string): Promise<string> {
   return (await client.request({ path })).body.text();
 }
-
-/** Twenty: `npm run chaos`. */
-const RELOADS = 8;
 
 async function pidsOf(client: Client): Promise<number[]> {
   const { workers } = await readStats(client);

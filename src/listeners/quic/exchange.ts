@@ -2,7 +2,6 @@
  * A request and its response on a stream of `node:quic` as an exchange. What a request has only now and then (a body, a
  * response that streams, trailers) is made when it is needed.
  */
-
 import type { QuicStream } from "node:quic";
 import { now } from "../../clock.ts";
 import type {
