@@ -188,7 +188,7 @@ describe("two task workers, one task at a time", () => {
     ]);
     expect(outcomes[0]?.name).toBe("TaskLostError");
     expect(outcomes[0]?.message).toMatch(/^task \S+ was lost: task worker \d \(\d+\) ended while it ran$/);
-    expect(outcomes.slice(1).map(({ result }) => result?.name)).toEqual(["a", "b", "c"]);
+    expect(outcomes.slice(1).map(({ result, message }) => result?.name ?? message)).toEqual(["a", "b", "c"]);
     gate.open();
     expect((await long).result?.attempt).toBe(1);
     // Each has run once.
@@ -255,7 +255,7 @@ describe("two task workers, one task at a time", () => {
     gate.open();
     expect(before).not.toContain((await next).result?.pid ?? 0);
     const outcomes = await Promise.all(tasks);
-    expect(outcomes.map(({ result }) => result?.name)).toEqual(names);
+    expect(outcomes.map(({ result, message }) => result?.name ?? message)).toEqual(names);
     // What had begun was finished where it was, and what had not runs in the new ones; each once.
     const pids = notesOf(log).map((line) => Number(line.split(" ")[2]));
     expect(pids.length).toBe(6);
@@ -267,6 +267,44 @@ describe("two task workers, one task at a time", () => {
     expect(await caller.get<Error>("/reload")).toMatchObject({ name: "ReloadError" });
     expect((await caller.task({ do: "echo" })).result?.attempt).toBe(1);
   });
+});
+
+test("a task worker that was once too full is known to be free when it is", async () => {
+  await using server = await startFixture("tasks.ts", {
+    options: { mode: "process", workers: 2, dispatch: "connection", tasks: { workers: 2, maxQueue: 1 } },
+  });
+  await using callers = new AsyncDisposableStack();
+  const byWorker = new Map<number, TaskCaller>();
+  await until("a connection to each worker", 10_000, async () => {
+    const caller = callers.use(await TaskCaller.open(server));
+    byWorker.set(await caller.get<number>("/pid"), caller);
+    return byWorker.size === 2;
+  });
+  const [one, other] = [...byWorker.values()] as [TaskCaller, TaskCaller];
+  const file = (name: string) => server.scratch.file(name);
+  // Of two that are equally busy, the first and the second in turn: each round begins at the other one.
+  for (const round of [1, 2, 3, 4]) {
+    const full = file(`full-${round}`);
+    using first = new Gate(file(`first-${round}`));
+    const filling = Array.from({ length: 4 }, () => one.task({ do: "hold", until: first.path, log: full }));
+    await until("both to run", 5000, () => notesOf(full).length === 2);
+    await until(
+      "no room",
+      5000,
+      async () => (await other.task({ do: "echo" })).name === "TaskQueueFullError",
+    );
+    first.open();
+    await Promise.all(filling);
+    const log = file(`long-${round}`);
+    using second = new Gate(file(`second-${round}`));
+    const long = one.task({ do: "hold", until: second.path, log });
+    await until("the long one", 5000, () => notesOf(log).length === 1);
+    const short = other.task({ do: "echo", name: "short" });
+    expect((await inTime("the short one", 5000, short)).result?.name).toBe("short");
+    second.open();
+    expect((await long).result?.attempt).toBe(1);
+    for (let i = 0; i < round; i++) await other.task({ do: "echo" });
+  }
 });
 
 test("task workers are replaced after maxTasks, and no task is lost; a shutdown runs what waits", async () => {

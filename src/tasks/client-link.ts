@@ -67,8 +67,10 @@ export class ClientLink {
   }
 
   /** @param why of `Refusal`; @param text for people */
-  refuse(call: number, why: number, text = ""): void {
+  refuse(call: number, load: number, why: number, text = ""): void {
+    this.reported = load;
     this.#link.send(MessageType.refused, call, (head) => {
+      head.u32(load);
       head.u8(why);
       head.raw(Buffer.from(text));
     });

@@ -197,7 +197,7 @@ export class TaskClient implements RemoteOwner {
         if (call !== undefined) this.#ended(call, type === MessageType.result, message.parts);
         break;
       case MessageType.refused:
-        this.#refused(call, worker, head.u8(), head.rest().toString());
+        this.#refused(call, worker, message);
         break;
       case MessageType.load:
         worker.reports(head.u32());
@@ -252,11 +252,14 @@ export class TaskClient implements RemoteOwner {
     }
   }
 
-  #refused(call: Call | undefined, worker: RemoteTaskWorker, why: number, text: string): void {
+  #refused(call: Call | undefined, worker: RemoteTaskWorker, { head }: Message): void {
+    const load = head.u32();
+    const why = head.u8();
     if (why !== Refusal.returned) worker.answered();
+    worker.reports(load);
     if (call?.worker !== worker || call.stage === "begun") return;
     if (why === Refusal.failed) {
-      call.reject(new TaskError(text));
+      call.reject(new TaskError(head.rest().toString()));
       this.#forget(call);
       return;
     }

@@ -12,7 +12,7 @@
  *  BEGUN      worker   u32 load                  it is about to run; not told of durable tasks
  *  RESULT     worker   u32 load; the result      it is done
  *  FAILED     worker   u32 load; the error       it has failed for the last time
- *  REFUSED    worker   u8 why, text              the queue does not have it, or no more
+ *  REFUSED    worker   u32 load; u8 why, text    the queue does not have it, or no more
  *  CANCEL     client   nothing                   nobody awaits it any more: it need not go on
  *  RECALL     client   nothing                   give it back, if it has not begun
  *  LOAD       worker   u32 load                  it has become less
@@ -28,7 +28,7 @@
 import type { Parts } from "../clone/parts.ts";
 import { FrameWriter, Payload } from "../wire/frames.ts";
 
-export const TASK_WIRE_VERSION = 1;
+export const TASK_WIRE_VERSION = 2;
 const LENGTH_BYTES = 4;
 /** Of type, call and parts. */
 const FIXED_BYTES = 13;

@@ -191,7 +191,7 @@ export class TaskWorker {
       data: parts,
     };
     if (this.#isRetiring) {
-      link.refuse(call, Refusal.retired);
+      link.refuse(call, this.#load, Refusal.retired);
       return;
     }
     link.arriving.add(call);
@@ -201,8 +201,8 @@ export class TaskWorker {
       await added;
     } catch (error) {
       link.arriving.delete(call);
-      const isFull = error instanceof TaskQueueFullError;
-      link.refuse(call, isFull ? Refusal.full : Refusal.failed, (error as Error).message);
+      const why = error instanceof TaskQueueFullError ? Refusal.full : Refusal.failed;
+      link.refuse(call, this.#load, why, (error as Error).message);
       return;
     }
     link.accept(call, this.#load);
@@ -350,7 +350,7 @@ export class TaskWorker {
   async #giveBack(link: ClientLink, call: number): Promise<void> {
     if (!link.waiting.has(call) || !(await this.#queue.withdraw(taskId(link.clientId, call)))) return;
     link.waiting.delete(call);
-    link.refuse(call, Refusal.returned);
+    link.refuse(call, this.#load, Refusal.returned);
   }
 
   #checkRest(): void {
