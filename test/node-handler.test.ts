@@ -70,12 +70,8 @@ for (const kind of ALL_CLIENTS) {
       const body = (async function* () {
         yield Buffer.from("content");
       })();
-      const response = await client.request({
-        path: "/facts",
-        body,
-        method: "PUT",
-        headers: { "x-sent": "" },
-      });
+      // Not "/facts": quinn may discard an answer that came before it had sent the end of its request.
+      const response = await client.request({ path: "/facts-after-body", body, method: "PUT" });
       const { headers } = await response.body.json<{ headers: Record<string, string> }>();
       expect(headers["transfer-encoding"]).toBe("chunked");
     });
