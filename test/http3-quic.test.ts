@@ -91,14 +91,16 @@ describe("requests and responses", () => {
   test("early hints reach a client before the response (RFC 8297)", async () => {
     const session = await quiche(shared.server.port);
     try {
-      const { sections, body } = await sectionsOf(session, "/hints");
+      // Its body is no matter here: the library drops what it reads together with a section that is not the first.
+      const { sections } = await sectionsOf(session, "/hints");
       expect(sections[0]).toMatchObject({ ":status": "103" });
       expect([sections[0]?.link].flat().join()).toContain("</b.js>; rel=preload; as=script");
       expect(sections[1]).toMatchObject({ ":status": "200" });
-      expect(JSON.parse(body)).toEqual({ sent: true });
     } finally {
       await session.close();
     }
+    await using peer = await RawHttp3.open(shared.server.port);
+    expect(await json(peer, "/hints")).toEqual({ sent: true });
   });
 
   test("trailers follow the body, announced or late, or all of it (RFC 9114 §4.1)", async () => {
