@@ -32,6 +32,8 @@ export class UdpRelay implements Disposable {
       this.#client = from;
       if (!this.#isGone && this.passed++ < this.mayPass) this.#back.send(datagram, this.#server, "127.0.0.1");
     });
+    // The client closes its socket while the server still has something to say to it.
+    front.on("error", () => {});
   }
 
   static async to(server: number): Promise<UdpRelay> {
