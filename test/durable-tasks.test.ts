@@ -52,7 +52,7 @@ describe("a durable queue", () => {
     // 50, 100 and 200 ms, each up to a fifth less.
     expect(performance.now() - began).toBeGreaterThan(280);
     expect(notesOf(log).map((line) => line.split(" ").at(-2))).toEqual(["1", "2", "3", "4"]);
-    expect(shared.server.stderr).toMatch(
+    await shared.server.logs(
       new RegExp(
         `task ${result?.id} has failed, attempt 3 of 5, and is tried again in \\d+ ms: TypeError: no at last`,
       ),
@@ -75,7 +75,7 @@ describe("a durable queue", () => {
       return found.length > 0 && found;
     });
     expect(failed).toEqual([{ attempt: 2, error: expect.stringContaining("TypeError: no use") }]);
-    expect(shared.server.stderr).toMatch(/task \S+ has failed, attempt 2 of 2: TypeError: no use/);
+    await shared.server.logs(/task \S+ has failed, attempt 2 of 2: TypeError: no use/);
   });
 
   test("gives the result to who awaits it, though the task worker that had the task dies, and then the next", async () => {

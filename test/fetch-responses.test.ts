@@ -152,7 +152,7 @@ describe("at shutdown", () => {
     const took = performance.now() - began;
     expect(took).toBeGreaterThan(1_200);
     expect(took).toBeLessThan(4_000);
-    expect(server.stderr).toContain("given up at shutdown: 1 promises of waitUntil");
+    await server.logs("given up at shutdown: 1 promises of waitUntil");
   });
 });
 

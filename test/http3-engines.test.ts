@@ -1,6 +1,5 @@
 /** HTTP/3 engines that take turns on one port, each with a certificate of its own. In this process, and with little patience. */
 import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { createSocket } from "node:dgram";
 import { networkInterfaces } from "node:os";
 import type { ExchangeId } from "../src/exchange.ts";
 import { ConnectionLimits } from "../src/listeners/connection-limits.ts";
@@ -11,6 +10,7 @@ import { makeCertificate } from "./support/certificate.ts";
 import { QuicheClient } from "./support/http3-quiche-client.ts";
 import { inTime, until } from "./support/poll.ts";
 import { fingerprintOf, shownByQuic } from "./support/shown-certificate.ts";
+import { UdpRelay } from "./support/udp-relay.ts";
 
 setDefaultTimeout(60_000);
 
@@ -51,32 +51,6 @@ class Host implements ListenerHost {
 async function portOf(client: QuicheClient): Promise<number> {
   const answer = client.request({ path: "/" }).then(({ body }) => body.text());
   return Number(await inTime("an answer", 8_000, answer));
-}
-
-/** Between a client and the server, as a router is that gives its client another port when it likes. */
-async function relay(port: number) {
-  const near = createSocket("udp4");
-  await new Promise<void>((resolve) => near.bind({ address: "127.0.0.1", port: 0 }, resolve));
-  let client = 0;
-  let far = createSocket("udp4");
-  const back = (packet: Buffer) => near.send(packet, client, "127.0.0.1");
-  far.on("message", back);
-  near.on("message", (packet, from) => {
-    client = from.port;
-    far.send(packet, port, "127.0.0.1");
-  });
-  return {
-    port: near.address().port,
-    changePort() {
-      far.close();
-      far = createSocket("udp4");
-      far.on("message", back);
-    },
-    [Symbol.dispose]() {
-      near.close();
-      far.close();
-    },
-  };
 }
 
 describe(hasIpv6 ? "on all addresses" : "on all addresses of IPv4", () => {
@@ -141,12 +115,12 @@ describe(hasIpv6 ? "on all addresses" : "on all addresses of IPv4", () => {
   });
 
   test("a client whose port changes keeps its connection", async () => {
-    using router = await relay(listener.port);
+    using router = await UdpRelay.to(listener.port);
     await using client = await QuicheClient.connect(router);
     let port = await portOf(client);
     await change(client);
     for (let i = 0; i < 2; i++) {
-      router.changePort();
+      await router.move();
       // The engine first makes sure that it is the client's (RFC 9000 §9.3).
       port = await until("another port", 8_000, async () => {
         const now = await portOf(client);

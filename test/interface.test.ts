@@ -280,7 +280,7 @@ describe("events", () => {
       5_000,
       () => told("start").length === 1 && told("workerStart").length === 2,
     );
-    expect(server.stdout).toContain(`started on ${server.port}\n`);
+    await server.prints(`started on ${server.port}\n`);
     expect(told("start")).toEqual([server.pid]);
     const workers = told("workerStart");
     expect(new Set(workers).size).toBe(2);

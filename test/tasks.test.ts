@@ -53,7 +53,7 @@ describe("two task workers, one task at a time", () => {
     ]);
     expect(workers.map(({ pid }) => pid)).toContain(result?.pid ?? 0);
     expect(workers.reduce((sum, { tasks }) => sum + tasks, 0)).toBeGreaterThan(0);
-    expect(shared.server.stdout).toContain(`workerStart of task worker 2 in ${workers[1]?.pid}`);
+    await shared.server.prints(`workerStart of task worker 2 in ${workers[1]?.pid}`);
     expect((await readStats(caller.client)).workers.map(({ pid }) => pid)).not.toContain(result?.pid ?? 0);
   });
 
@@ -102,7 +102,7 @@ describe("two task workers, one task at a time", () => {
     await using caller = await open();
     expect((await caller.task({ do: "task" })).result?.name).toBe("from a task");
     expect(JSON.parse(readFileSync(file("manager"), "utf8")).result.name).toBe("manager");
-    expect(shared.server.stdout).toContain("task: the server has not started");
+    await shared.server.prints("task: the server has not started");
   });
 
   test("a task that takes too long is told so by its signal, and its caller by an error", async () => {
@@ -154,7 +154,7 @@ describe("two task workers, one task at a time", () => {
     await until("the line in the log", 5000, () =>
       /task [0-9a-f]{12}-\d+ has failed: TypeError: no reason/.test(shared.server.stderr),
     );
-    expect(shared.server.stderr).toContain("caused by RangeError: too far");
+    await shared.server.logs("caused by RangeError: too far");
     expect((await caller.defer({ do: "echo" }, { timeout: "1" })).name).toBe("OptionError");
   });
 
@@ -218,7 +218,7 @@ describe("two task workers, one task at a time", () => {
       return !before.every((pid) => pids.includes(pid));
     });
     await bothReady(caller);
-    expect(shared.server.stderr).toMatch(/task worker \d \(\d+\) has stopped answering: it is killed/);
+    await shared.server.logs(/task worker \d \(\d+\) has stopped answering: it is killed/);
   });
 
   test("one that computes for longer than a heartbeat, and may, is left alone", async () => {
@@ -262,7 +262,7 @@ describe("two task workers, one task at a time", () => {
     expect(pids.map((pid) => before.includes(pid))).toEqual([true, true, false, false, false, false]);
     await bothReady(caller);
     for (const pid of before)
-      expect(shared.server.stdout).toMatch(new RegExp(`workerStop of task worker \\d in ${pid}`));
+      await shared.server.prints(new RegExp(`workerStop of task worker \\d in ${pid}`));
     writeFileSync(file("broken"), "");
     expect(await caller.get<Error>("/reload")).toMatchObject({ name: "ReloadError" });
     expect((await caller.task({ do: "echo" })).result?.attempt).toBe(1);
@@ -319,7 +319,7 @@ test("task workers are replaced after maxTasks, and no task is lost; a shutdown 
     for (const { result } of await Promise.all(tasks)) pids.add(result?.pid ?? 0);
   }
   expect(pids.has(0)).toBe(false);
-  expect(server.stderr).toContain("task worker 1 is replaced: it has run 10 tasks");
+  await server.logs("task worker 1 is replaced: it has run 10 tasks");
   for (const name of ["a", "b", "c", "d", "e"]) await caller.defer({ do: "sleep", ms: 100, name, log });
   server.kill("SIGTERM");
   expect(await server.ended()).toBe(0);

@@ -38,7 +38,7 @@ describe("a server that watches", () => {
   test("reloads when the module was written, and says which file it was", async () => {
     write("app.ts", app('"two"'));
     await untilAnswer("two");
-    expect(server.stdout).toMatch(/^tercet: app\.ts changed$/m);
+    await server.prints(/^tercet: app\.ts changed$/m);
   });
 
   test("reloads when the module was replaced by a rename, again and again", async () => {

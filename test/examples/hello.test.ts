@@ -15,8 +15,8 @@ for (const kind of ALL_CLIENTS) {
   });
 }
 
-test("prints a command to try for each protocol", () => {
+test("prints a command to try for each protocol", async () => {
   for (const flag of ["--http3-only", "--http2", "--http1.1"]) {
-    expect(shared.server.stdout).toContain(`curl -k ${flag} https://localhost:${shared.server.port}`);
+    await shared.server.prints(`curl -k ${flag} https://localhost:${shared.server.port}`);
   }
 });

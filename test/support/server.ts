@@ -15,6 +15,7 @@ export const ROOT = join(import.meta.dir, "../..");
 const READY = /^tercet: ready on (https?):\/\/\S+:(\d+) \((.*)\)$/m;
 const START_WITHIN = 20_000;
 const STOP_WITHIN = 15_000;
+const SAID_WITHIN = 5_000;
 const MARKER = "TERCET_TEST_RUN";
 /** What systemd may have set for whoever runs the tests. */
 const OF_SYSTEMD = ["RUNTIME_DIRECTORY", "LOGS_DIRECTORY", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
@@ -138,6 +139,23 @@ export class Program implements AsyncDisposable {
 
   kill(signal: NodeJS.Signals): void {
     this.#child.kill(signal);
+  }
+
+  /** Waits until the program has said it to stderr: what it did may be seen before what it says of it. */
+  logs(what: string | RegExp): Promise<void> {
+    return this.#says(what, () => this.stderr);
+  }
+
+  /** The same of stdout. */
+  prints(what: string | RegExp): Promise<void> {
+    return this.#says(what, () => this.stdout);
+  }
+
+  async #says(what: string | RegExp, said: () => string): Promise<void> {
+    await until(`${what} to be said`, SAID_WITHIN, () => {
+      if (typeof what === "string" ? said().includes(what) : what.test(said())) return true;
+      throw new Error(`it was not\n${this.transcript()}`);
+    });
   }
 
   /** Every process of this program that is alive: what it has started and what those have started. */

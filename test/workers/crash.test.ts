@@ -100,7 +100,7 @@ describe("a handler that never lets go of its worker", () => {
     await load.expectUnharmed();
     // Each was run by one worker, which was killed: a request that blocks its worker is not given to another.
     expect(server.stderr.match(/has stopped answering: it is killed/g)?.length).toBe(ALL_CLIENTS.length);
-    expect(server.stderr).toMatch(/504 GET \/spin .* ms, for its handler does not let go of its worker/);
+    await server.logs(/504 GET \/spin .* ms, for its handler does not let go of its worker/);
   });
 
   test("without requestTimeout it is told of, and the others are served", async () => {
@@ -109,7 +109,7 @@ describe("a handler that never lets go of its worker", () => {
     client.request({ path: "/spin" }).catch(() => {});
     await using load = await Load.begin(server, { requests: [{ path: "/wait?ms=15" }] });
     await until("the word of it", 15_000, () => server.stderr.includes("has not answered for 5 s"));
-    expect(server.stderr).toMatch(/worker \d has not answered for 5 s, since it runs GET \/spin /);
+    await server.logs(/worker \d has not answered for 5 s, since it runs GET \/spin /);
     await load.expectUnharmed();
   });
 });
@@ -244,7 +244,7 @@ describe("a worker that dies at once", () => {
         await response.body.bytes();
         return response.status === 200;
       });
-      expect(server.stderr).toContain("worker 1 serves again");
+      await server.logs("worker 1 serves again");
       for (const one of clients) expect(await textOf(one, "/hello")).toBe(`Hello from ${one.protocol}!`);
     } finally {
       for (const one of clients) await one.close();

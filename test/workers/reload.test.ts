@@ -146,7 +146,7 @@ describe("a reload", () => {
     await expect(inTime("the end of the stream", 6_000, begun.body.bytes())).rejects.toThrow();
     const { workers } = await readStats(observer);
     expect(workers.map((worker) => worker.pid)).not.toContain(pid);
-    expect(versions.server.stderr).toContain(`worker 1 (${pid}) has not finished within 1000 ms`);
+    await versions.server.logs(`worker 1 (${pid}) has not finished within 1000 ms`);
   });
 });
 
@@ -161,7 +161,7 @@ describe("a worker that has had enough", () => {
       return pids.size >= 10;
     });
     await load.expectUnharmed();
-    expect(versions.server.stderr).toContain("is replaced: it has answered 100 requests");
+    await versions.server.logs("is replaced: it has answered 100 requests");
   });
 
   test("of memory is replaced, and no request notices", async () => {
@@ -176,6 +176,6 @@ describe("a worker that has had enough", () => {
       return pids.length === 2 && !pids.some((pid) => before.includes(pid));
     });
     await load.expectUnharmed();
-    expect(versions.server.stderr).toMatch(/is replaced: it holds \d+ bytes, and maxMemory is 419430400/);
+    await versions.server.logs(/is replaced: it holds \d+ bytes, and maxMemory is 419430400/);
   });
 });
