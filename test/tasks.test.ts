@@ -284,15 +284,12 @@ test("a task worker that was once too full is known to be free when it is", asyn
   const file = (name: string) => server.scratch.file(name);
   // Of two that are equally busy, the first and the second in turn: each round begins at the other one.
   for (const round of [1, 2, 3, 4]) {
-    const full = file(`full-${round}`);
     using first = new Gate(file(`first-${round}`));
-    const filling = Array.from({ length: 4 }, () => one.task({ do: "hold", until: first.path, log: full }));
-    await until("both to run", 5000, () => notesOf(full).length === 2);
-    await until(
-      "no room",
-      5000,
-      async () => (await other.task({ do: "echo" })).name === "TaskQueueFullError",
+    const filling = Array.from({ length: 4 }, () => one.task({ do: "hold", until: first.path }));
+    await until("no room", 5000, async () =>
+      (await one.taskWorkers()).every(({ inFlight, queued }) => inFlight === 1 && queued === 1),
     );
+    expect((await other.task({ do: "echo" })).name).toBe("TaskQueueFullError");
     first.open();
     await Promise.all(filling);
     const log = file(`long-${round}`);
