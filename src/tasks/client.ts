@@ -141,7 +141,7 @@ export class TaskClient implements RemoteOwner {
       call.stage = "sent";
       call.worker = worker;
       worker.sendTask(call);
-    } else if (call.fullAt.size === 0 || call.wasAccepted) this.#unsent.add(call);
+    } else if (call.fullAt.size === 0 || call.wasAccepted || this.#awaitsHello()) this.#unsent.add(call);
     else {
       call.reject(
         new TaskQueueFullError(`${this.#options.maxQueue} tasks wait already in each queue (tasks.maxQueue)`),
@@ -150,10 +150,20 @@ export class TaskClient implements RemoteOwner {
     }
   }
 
+  /** There is a task worker that may have room and has not said hello yet. */
+  #awaitsHello(): boolean {
+    for (const { isGreeted, isRetired } of this.#workers.values()) if (!isGreeted && !isRetired) return true;
+    return false;
+  }
+
   greeted(worker: RemoteTaskWorker): void {
     if (this.#isDurable) this.#askWhatBecame(worker);
-    for (const call of [...this.#unsent]) this.#send(call);
+    this.#sendAll();
     this.#balance();
+  }
+
+  #sendAll(): void {
+    for (const call of [...this.#unsent]) this.#send(call);
   }
 
   #send(call: Call): void {
@@ -285,6 +295,8 @@ export class TaskClient implements RemoteOwner {
     if (wasGreeted && !worker.isRetired && this.#workers.has(worker.address.pid)) worker.connect();
     else this.#workers.delete(worker.address.pid);
     for (const call of calls) this.#leftBy(worker, call);
+    // Some may have waited for its hello.
+    this.#sendAll();
   }
 
   /** A call whose task worker has gone: what has not begun there begins elsewhere. */
