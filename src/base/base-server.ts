@@ -8,7 +8,7 @@ import type { Listener } from "../listeners/listener.ts";
 import { connectionOf, type ListenConfig, openListeners } from "../listeners/open.ts";
 import type { ExchangeCounts } from "../manager/messages.ts";
 import type { ResolvedOptions, ResolvedStatic } from "../options.ts";
-import { checkInterval } from "../reactor/check-interval.ts";
+import { checkRegularly } from "../reactor/regular-check.ts";
 import type { HandlerSettings } from "../worker/handler-exchange.ts";
 import { type BaseEvents, BaseHost, type BaseLimits } from "./base-host.ts";
 
@@ -38,7 +38,7 @@ export class BaseServer {
       const { StaticFiles } = await import("../files/static.ts");
       host.files = new FileAnswers(new StaticFiles(config.static));
     }
-    setInterval(() => host.expire(Date.now()), checkInterval(config.limits.requestTimeout));
+    checkRegularly(config.limits.requestTimeout, (now) => host.expire(now));
     return new BaseServer(host);
   }
 

@@ -8,9 +8,9 @@ import { connectionOf, openListeners, reasonOf } from "../listeners/open.ts";
 import { logTo } from "../log.ts";
 import type { FromReactor, ReactorConfig, ReactorCounts, ToReactor } from "../manager/messages.ts";
 import { dropPrivileges } from "../manager/privileges.ts";
-import { checkInterval } from "./check-interval.ts";
 import { dispatchPolicy } from "./dispatch-policy.ts";
 import { Reactor } from "./reactor.ts";
+import { checkRegularly } from "./regular-check.ts";
 import type { WorkerLink } from "./worker-link.ts";
 
 /** Milliseconds between two reports of requests that wait. */
@@ -57,7 +57,7 @@ function start(config: ReactorConfig): void {
         return;
     }
   });
-  setInterval(() => reactor.expire(Date.now()), checkInterval(config.limits.requestTimeout));
+  checkRegularly(config.limits.requestTimeout, (now) => reactor.expire(now));
   if (config.isElastic) {
     setInterval(() => {
       if (reactor.queued > 0) send({ type: "waiting", wait: reactor.expectedWait });
