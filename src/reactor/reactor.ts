@@ -383,7 +383,6 @@ export class Reactor implements ListenerHost, LinkOwner {
 
   #expire(flight: Flight, now: number): void {
     const { exchange, link } = flight;
-    link?.ping(now);
     let why = "";
     if (link?.isLate(now)) {
       const doing = doingOf(this.#settings.runDirectory, link.pid);
@@ -399,6 +398,8 @@ export class Reactor implements ListenerHost, LinkOwner {
   #checkStuck(link: WorkerLink, now: number): void {
     const { requestTimeout } = this.#limits;
     const limit = requestTimeout === 0 ? TOLD_STUCK_AFTER : Math.max(requestTimeout, MIN_STUCK_AFTER);
+    // A worker may get stuck behind its last PONG, and not be sent anything since.
+    if (link.inFlight > 0) link.ping(now);
     if (link.silence(now) < limit || this.#stuck.has(link.pid)) return;
     this.#stuck.add(link.pid);
     if (requestTimeout > 0) {
