@@ -5,7 +5,7 @@
  * `giveUpAfter` always). And it
  * discards a complete response when the server answered before it had seen the end of the request and then stopped
  * the request with H3_NO_ERROR, which RFC 9114 §4.1 forbids a client to do. Such a request is sent again where its response
- * is small and of known length; a longer one fails.
+ * is small and of known length, or nothing of it was read; a longer one fails.
  */
 import { type HttpMethod, Impit, type ImpitResponse } from "impit";
 import {
@@ -49,12 +49,23 @@ export class QuinnClient implements Client {
   async request(request: ClientRequest): Promise<ClientResponse> {
     const { body } = request;
     if (body !== undefined && !isWhole(body)) return this.#send(request, streamOf(body));
-    for (let attempt = 1; ; attempt++) {
-      try {
-        return await wholeIfSmall(await this.#send(request, body));
-      } catch (error) {
-        if (!isDiscardedAnswer(error) || attempt === ATTEMPTS) throw error;
-      }
+    return this.#attempt(request, body, 1);
+  }
+
+  async #attempt(
+    request: ClientRequest,
+    body: string | Uint8Array | undefined,
+    attempt: number,
+  ): Promise<ClientResponse> {
+    try {
+      const response = await this.#send(request, body);
+      if (isSmall(response)) return await wholeOf(response);
+      const again = async () => (await this.#attempt(request, body, attempt + 1)).body;
+      const chunks = attempt < ATTEMPTS ? unlessDiscarded(response.body, again) : chunksOf(response.body);
+      return { ...response, body: new ResponseBody(chunks, () => response.body.cancel()) };
+    } catch (error) {
+      if (!isDiscardedAnswer(error) || attempt === ATTEMPTS) throw error;
+      return this.#attempt(request, body, attempt + 1);
     }
   }
 
@@ -96,9 +107,28 @@ function isWhole(body: RequestContent): body is string | Uint8Array {
   return typeof body === "string" || body instanceof Uint8Array;
 }
 
-async function wholeIfSmall(response: ClientResponse): Promise<ClientResponse> {
-  const isEmpty = response.status === 204 || response.status === 304;
-  if (!isEmpty && !(Number(response.headers["content-length"]) <= READ_AT_ONCE)) return response;
+function isSmall({ status, headers }: ClientResponse): boolean {
+  return status === 204 || status === 304 || Number(headers["content-length"]) <= READ_AT_ONCE;
+}
+
+/** The body; or that of another attempt, where all of this one was discarded: it may be empty, and of unknown length. */
+async function* unlessDiscarded(
+  body: ResponseBody,
+  again: () => Promise<ResponseBody>,
+): AsyncGenerator<Uint8Array, void> {
+  let isEmpty = true;
+  try {
+    for await (const chunk of body) {
+      isEmpty = false;
+      yield chunk;
+    }
+  } catch (error) {
+    if (!isEmpty || !isDiscardedAnswer(error)) throw error;
+    yield* await again();
+  }
+}
+
+async function wholeOf(response: ClientResponse): Promise<ClientResponse> {
   try {
     const bytes = await response.body.bytes();
     return { ...response, body: new ResponseBody(chunksOf(bytes), () => {}) };
