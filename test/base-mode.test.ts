@@ -48,6 +48,8 @@ describe("the handler cannot tell", () => {
       expect(await raw.body.json<unknown>()).toEqual({ length: body.length, sha256: digest });
       const echo = await client.request({ path: "/echo", body });
       expect((await echo.body.digest()).sha256).toBe(digest);
+      expect(await textOf(client, "/logged")).toBe("answered");
+      await shared.server.prints(`answered ${kind.protocol} 127.0.0.1 true 127.0.0.1\n`);
       expect((await textOf(client, "/writes?count=20")).split("\n").length).toBe(22);
       {
         // Of its own, for what a client makes of its connection when an upload is stopped is not asked here.

@@ -353,8 +353,13 @@ function serverVariablesOf(exchange: Exchange): ServerVariables {
     request_uri: pathInfo,
     path_info: pathInfo,
     query_string: query === -1 ? "" : path.slice(query + 1),
-    remote_addr: exchange.remoteAddress,
-    remote_port: exchange.remotePort,
+    // Looked up only when it is asked for: some listeners have to ask their engine.
+    get remote_addr() {
+      return exchange.remoteAddress;
+    },
+    get remote_port() {
+      return exchange.remotePort;
+    },
     server_port: exchange.localPort,
     request_time: Math.floor(seconds),
     request_time_float: seconds,

@@ -136,9 +136,20 @@ class TurnClock {
 
 /** What the engine takes for a response head, kept by the head's identity: one that repeats is the same object. */
 class ResponseInits {
+  /** Heads that came by the wire are kept there, and are the same objects again. */
   readonly #made = new WeakMap<ResponseHead, ResponseInit>();
+  #last: ResponseHead = { status: 0, fields: [] };
+  #lastInit: ResponseInit = {};
 
   of(head: ResponseHead): ResponseInit {
+    if (head !== this.#last && !isAlike(head, this.#last)) {
+      this.#lastInit = this.#find(head);
+      this.#last = head;
+    }
+    return this.#lastInit;
+  }
+
+  #find(head: ResponseHead): ResponseInit {
     let init = this.#made.get(head);
     if (init === undefined) {
       const headers = new Headers();
@@ -149,6 +160,13 @@ class ResponseInits {
     }
     return init;
   }
+}
+
+function isAlike(a: ResponseHead, b: ResponseHead): boolean {
+  const { length } = a.fields;
+  if (a.status !== b.status || length !== b.fields.length) return false;
+  for (let i = 0; i < length; i++) if (a.fields[i] !== b.fields[i]) return false;
+  return true;
 }
 
 /**
@@ -240,6 +258,8 @@ class NativeExchange implements Exchange, Sink {
   newer: NativeExchange | null = null;
   /** Until the response is handed over. */
   #request: Request | null;
+  /** The same, until the engine's callback returns: while it knows the address. */
+  #known: Request | null;
   /** Null until it is looked up, which costs a microsecond. */
   #peer: Peer | null = null;
   /** The response, from when it is handed over until the engine's callback returns with it. */
@@ -254,6 +274,7 @@ class NativeExchange implements Exchange, Sink {
   constructor(id: ExchangeId, request: Request, engine: NativeEngine) {
     this.id = id;
     this.#request = request;
+    this.#known = request;
     this.#engine = engine;
     this.receivedAt = engine.clock.now();
     this.method = request.method;
@@ -327,6 +348,7 @@ class NativeExchange implements Exchange, Sink {
       // When the engine has let go of the request it is no longer known.
       this.#lookUp();
     }
+    this.#known = null;
     if (given !== null) return given;
     const promise = this.#engine.promise();
     this.#answer = this.#engine.answer;
@@ -343,7 +365,7 @@ class NativeExchange implements Exchange, Sink {
 
   #lookUp(): Peer {
     if (this.#peer === null) {
-      const found = this.#request && this.#engine.server.requestIP(this.#request);
+      const found = this.#known && this.#engine.server.requestIP(this.#known);
       this.#peer = found === null ? NO_PEER : { address: plainAddress(found.address), port: found.port };
     }
     return this.#peer;
