@@ -134,9 +134,9 @@ class TurnClock {
   }
 }
 
-/** What the engine takes for a response head, kept by the head's identity: one that repeats is the same object. */
+/** What the engine takes for a response head, made once for one that repeats. */
 class ResponseInits {
-  /** Heads that came by the wire are kept there, and are the same objects again. */
+  /** By identity: a head that comes by the wire again is the same object. One made in this process is only like the last. */
   readonly #made = new WeakMap<ResponseHead, ResponseInit>();
   #last: ResponseHead = { status: 0, fields: [] };
   #lastInit: ResponseInit = {};

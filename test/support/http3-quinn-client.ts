@@ -60,8 +60,9 @@ export class QuinnClient implements Client {
     try {
       const response = await this.#send(request, body);
       if (isSmall(response)) return await wholeOf(response);
+      if (attempt === ATTEMPTS) return response;
       const again = async () => (await this.#attempt(request, body, attempt + 1)).body;
-      const chunks = attempt < ATTEMPTS ? unlessDiscarded(response.body, again) : chunksOf(response.body);
+      const chunks = unlessDiscarded(response.body, again);
       return { ...response, body: new ResponseBody(chunks, () => response.body.cancel()) };
     } catch (error) {
       if (!isDiscardedAnswer(error) || attempt === ATTEMPTS) throw error;
