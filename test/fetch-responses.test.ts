@@ -97,7 +97,7 @@ describe("the fetch form", () => {
         const response = await client.request({ path: "/fails-later" });
         expect(response.status).toBe(200);
         await expectCutShort(kind.protocol, response.body, () => {});
-        await until("the log", 5_000, () => shared.server.stderr.includes("a secret of the stream"));
+        await shared.server.logs("a secret of the stream");
       });
     });
   }
@@ -118,7 +118,7 @@ describe("the fetch form", () => {
     await using client = await HTTP1.open(shared.server);
     expect((await get(client, "/wait-until-rejects"))[0]).toBe(200);
     const line = /error in waitUntil of GET \/wait-until-rejects \d+:\d+: .*a failure in the background/;
-    await until("the line", 5_000, () => line.test(shared.server.stderr));
+    await shared.server.logs(line);
     expect((await get(client, "/this"))[0]).toBe(200);
   });
 });

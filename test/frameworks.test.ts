@@ -3,7 +3,6 @@ import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { type Client, header } from "./support/client.ts";
 import { ALL_CLIENTS } from "./support/clients.ts";
-import { until } from "./support/poll.ts";
 import { fixture, startCli } from "./support/server.ts";
 import { sharedServer } from "./support/shared-server.ts";
 
@@ -169,7 +168,7 @@ describe("Express 5, by tercet/node", () => {
     await using client = (await ALL_CLIENTS[1]?.open(shared.server)) as Client;
     await get(client, "/hello/morgan");
     const line = "seen GET /hello/morgan 200 127.0.0.1 HTTP/2.0";
-    await until("the line", 5_000, () => shared.server.stdout.includes(line));
+    await shared.server.prints(line);
   });
 });
 
@@ -240,7 +239,7 @@ describe("Hono", () => {
   test("waitUntil, by executionCtx", async () => {
     await using client = (await ALL_CLIENTS[0]?.open(shared.server)) as Client;
     expect((await get(client, "/later"))[0]).toBe(204);
-    await until("the work", 5_000, () => shared.server.stdout.includes("done later"));
+    await shared.server.prints("done later");
   });
 });
 

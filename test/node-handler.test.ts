@@ -214,9 +214,7 @@ for (const kind of ALL_CLIENTS) {
         });
         if (losesAll) await begun.catch(() => {});
         else expect(await begun).toEqual([200, "hello"]);
-        await until("the log", 5_000, () =>
-          /error in GET \/too-long \S+: .*content-length/.test(shared.server.stderr),
-        );
+        await shared.server.logs(/error in GET \/too-long \S+: .*content-length/);
       }
       const cut = async (path: string) => {
         const response = await client.request({ path });
@@ -237,9 +235,7 @@ for (const kind of ALL_CLIENTS) {
     test("an end too many is logged and harms nobody; a timeout is told", async () => {
       await using client = await kind.open(shared.server);
       expect(await get(client, "/twice")).toEqual([200, "once"]);
-      await until("the log", 5_000, () =>
-        /error in GET \/twice \S+: .*write after end/.test(shared.server.stderr),
-      );
+      await shared.server.logs(/error in GET \/twice \S+: .*write after end/);
       expect(await get(client, "/timeout")).toEqual([503, "timed out"]);
     });
 

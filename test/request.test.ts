@@ -250,9 +250,7 @@ for (const kind of ALL_CLIENTS) {
       expect(readFileSync(first, "utf8")).toBe("first");
       expect(statSync(first).mode & 0o777).toBe(0o600);
       await client.request({ path: "/release" });
-      await until("the handler to have read it", 5_000, () =>
-        shared.server.stdout.includes("after the response: first"),
-      );
+      await shared.server.prints("after the response: first");
       await untilNoneStored();
     });
 
@@ -413,7 +411,7 @@ describe("a disk that fails", () => {
     try {
       const answer = await answerOf(client, "/form", large, MULTIPART);
       expect(answer).toEqual({ status: 500, text: "500 Internal Server Error\n" });
-      await until("the line in the log", 5_000, () => server.stderr.includes(mounted ? "ENOSPC" : "ENOTDIR"));
+      await server.logs(mounted ? "ENOSPC" : "ENOTDIR");
       if (mounted) {
         const files = () =>
           readdirSync(full, { recursive: true }).filter((name) => String(name).includes("/"));

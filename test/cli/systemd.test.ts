@@ -121,6 +121,6 @@ describe("a service", () => {
     await using server = await startCli(fixture("app.ts"), { env });
     await using client = await HTTP2.open(server);
     expect((await client.request({ path: "/hello" })).status).toBe(200);
-    await until("a line of it", 5_000, () => /systemd was not told READY=1/.test(server.stderr));
+    await server.logs(/systemd was not told READY=1/);
   });
 });
