@@ -2,10 +2,10 @@
  * HTTP/3 by `impit` (quinn, reqwest): the client that reads slowly and uploads as fast as the server allows.
  *
  * What it cannot do: a `signal` before the response has begun is not told to the server (after that it is, and
- * `giveUpAfter` always). And it
- * discards a complete response when the server answered before it had seen the end of the request and then stopped
- * the request with H3_NO_ERROR, which RFC 9114 §4.1 forbids a client to do. Such a request is sent again where its response
- * is small and of known length, or nothing of it was read; a longer one fails.
+ * `giveUpAfter` always). It ends a body at an empty DATA frame, which is no end (RFC 9114 §7.2.1). And it discards a
+ * complete response when the server answered before it had seen the end of the request and then stopped the request
+ * with H3_NO_ERROR, which RFC 9114 §4.1 forbids a client to do. Such a request is sent again where its response is small
+ * and of known length, or nothing of it was read; a longer one fails.
  */
 import { type HttpMethod, Impit, type ImpitResponse } from "impit";
 import {
