@@ -108,7 +108,7 @@ export interface QuicOptions {
   earlyData?: boolean;
   /**
    * Certificates by server name (RFC 6066 §3), beside `tls`, which is for every other name; `*.example.com` is any one
-   * label before it. As in `tls`.
+   * label before it. Each as in `tls`. Connections over TCP get them, too.
    * @default none
    */
   sni?: Record<string, { cert: string; key: string }>;

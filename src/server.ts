@@ -14,8 +14,9 @@ import {
 import type { Protocol } from "./exchange.ts";
 import type { ExchangeHandler, RequestHandler } from "./handler/run.ts";
 import { requestHandler } from "./handler/run.ts";
+import type { Certificates } from "./listeners/listener.ts";
 import { describe, logTo } from "./log.ts";
-import { loadCertificate, selfSignedCertificate } from "./manager/certificate.ts";
+import { loadCertificate, loadSni, selfSignedCertificate } from "./manager/certificate.ts";
 import { checkFolders } from "./manager/folders.ts";
 import { identityOf } from "./manager/identity.ts";
 import { Manager } from "./manager/manager.ts";
@@ -276,8 +277,8 @@ export class Server {
 
   /**
    * Loads the code anew: new workers and task workers start and become ready, then take every new request and task, and the old
-   * ones finish what they have (up to `reloadTimeout`) and leave. No connection closes, and no request fails. A certificate that
-   * is given by paths is read again. Resolves when the new ones serve. In the manager and in workers; SIGHUP to the manager does
+   * ones finish what they have (up to `reloadTimeout`) and leave. No connection closes, and no request fails. Certificates
+   * that are given by paths are read again. Resolves when the new ones serve. In the manager and in workers; SIGHUP to the manager does
    * it, too.
    * @throws ReloadError (as a rejection) where the new code does not load: the old still serves then
    */
@@ -318,7 +319,7 @@ export class Server {
     const unheard = CONNECTION_EVENTS.filter((event) => this.#listeners[event].length > 0);
     if (unheard.length > 0 && options.quic === null)
       this.#log(`nobody tells of ${unheard.join(", ")}: only the HTTP/3 engine "quic" does`);
-    const certificate = await this.#certificate(options);
+    const certificates = await this.#certificates(options);
     const port = this.#askedPort;
     const directory = await RunDirectory.take({ path: runDirectory, port, pidFile, identity }, this.#log);
     const { meeting, remains } = directory;
@@ -327,7 +328,7 @@ export class Server {
       host: this.host,
       port,
       options,
-      certificate,
+      certificates,
       identity,
       directory: meeting,
       remains,
@@ -412,15 +413,16 @@ export class Server {
       : 'there is nobody to run it: the option "tasks" is not set';
   }
 
-  async #certificate(options: ResolvedOptions) {
+  async #certificates(options: ResolvedOptions): Promise<Certificates | null> {
     if (options.tls === false) {
       if (options.http3 !== "off") this.#log("plain HTTP/1.1: HTTP/2 and HTTP/3 need TLS, which is off");
       return null;
     }
-    if (options.tls !== null) return loadCertificate(options.tls);
-    const made = await selfSignedCertificate(Date.now());
-    this.#log(`no certificate given: using a self-signed one for localhost, kept in ${made.path}`);
-    return made;
+    const sni = loadSni(options.quic?.sni ?? {});
+    if (options.tls !== null) return { ...loadCertificate(options.tls), sni };
+    const { cert, key, path } = await selfSignedCertificate(Date.now());
+    this.#log(`no certificate given: using a self-signed one for localhost, kept in ${path}`);
+    return { cert, key, sni };
   }
 
   async #emit(event: "start" | "shutdown"): Promise<void> {

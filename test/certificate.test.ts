@@ -1,14 +1,21 @@
 /** The certificate is replaced while the server runs: what new connections get, and that the open ones notice nothing. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { writeFileSync } from "node:fs";
 import { CERTIFICATE, makeCertificate, OTHER_CERTIFICATE, type Pem } from "./support/certificate.ts";
 import type { Client, ClientRequest } from "./support/client.ts";
 import { HTTP1, HTTP2, QUICHE, QUINN } from "./support/clients.ts";
 import { Http2Client } from "./support/http2-client.ts";
 import { QuicheClient } from "./support/http3-quiche-client.ts";
 import { inTime, until } from "./support/poll.ts";
-import { startFixture, type TestServer } from "./support/server.ts";
+import { Scratch, startFixture, type TestServer } from "./support/server.ts";
 import { sharedServer } from "./support/shared-server.ts";
-import { fingerprintOf, replaceCertificate, shownByQuic, shownByTcp } from "./support/shown-certificate.ts";
+import {
+  fingerprintOf,
+  reloadCertificates,
+  replaceCertificate,
+  shownByQuic,
+  shownByTcp,
+} from "./support/shown-certificate.ts";
 import { untilInFlight } from "./support/stats.ts";
 
 // Milliseconds: longer than any deadline in a test and the stop of its server, so that every failure is cleaned up.
@@ -109,6 +116,49 @@ describe("a certificate is replaced", () => {
     );
     await expectShown(server, good);
   });
+});
+
+test("the engine quic: certificates by name, over TCP too, are read from their files again", async () => {
+  const scratch = await Scratch.make();
+  const [cert, key] = [scratch.file("named-cert.pem"), scratch.file("named-key.pem")];
+  const put = (certificate: Pem) => {
+    writeFileSync(cert, certificate.cert);
+    writeFileSync(key, certificate.key);
+  };
+  const [own, first, second] = [await CERTIFICATE, await makeCertificate(), await makeCertificate()];
+  put(first);
+  const sni = { "Other.example": { cert, key }, "*.wild.example": { cert, key } };
+  await using server = await startFixture("certificate.ts", {
+    scratch,
+    options: { workers: 1, http3: { engine: "quic", sni } },
+  });
+  const names = ["other.example", "OTHER.example", "a.wild.example", "a.b.wild.example", "localhost"];
+  const shown = async (by: typeof shownByTcp) => {
+    const fingerprints = [];
+    for (const name of names) fingerprints.push(await by(server.port, name));
+    return fingerprints;
+  };
+  const expected = (other: Pem, elsewhere: Pem) =>
+    [other, other, other, elsewhere, elsewhere].map(fingerprintOf);
+
+  expect(await shown(shownByTcp)).toEqual(expected(first, own));
+  expect(await shown(shownByQuic)).toEqual(expected(first, own));
+  await using open = await QuicheClient.connect(server);
+  put(second);
+  expect(await reloadCertificates(server)).toBe("in force");
+  expect(await shown(shownByTcp)).toEqual(expected(second, own));
+  expect(await shown(shownByQuic)).toEqual(expected(second, own));
+  const third = await makeCertificate();
+  expect(await replaceCertificate(server, third)).toBe("in force");
+  expect(await shown(shownByTcp)).toEqual(expected(second, third));
+  expect(await shown(shownByQuic)).toEqual(expected(second, third));
+  expect(await textOf(open, { path: "/hello" })).toBe("200 Hello from HTTP/3!");
+  expect(open.closedBecause).toBeNull();
+  writeFileSync(key, own.key);
+  expect(await reloadCertificates(server)).toBe(
+    `ReloadError: the key ${key} is not the key of the certificate ${cert}`,
+  );
+  expect(await shown(shownByQuic)).toEqual(expected(second, third));
 });
 
 describe("where listeners cannot take another certificate on HTTP/3", () => {

@@ -4,7 +4,7 @@ import { networkInterfaces } from "node:os";
 import type { ExchangeId } from "../src/exchange.ts";
 import { ConnectionLimits } from "../src/listeners/connection-limits.ts";
 import { listenHttp3Native } from "../src/listeners/http3-native-listener.ts";
-import type { Listener, ListenerHost } from "../src/listeners/listener.ts";
+import type { Certificates, Listener, ListenerHost } from "../src/listeners/listener.ts";
 import { udpSocketsOf } from "../src/listeners/udp-socket.ts";
 import { makeCertificate } from "./support/certificate.ts";
 import { QuicheClient } from "./support/http3-quiche-client.ts";
@@ -47,6 +47,10 @@ class Host implements ListenerHost {
   }
 }
 
+async function makeCertificates(): Promise<Certificates> {
+  return { ...(await makeCertificate()), sni: {} };
+}
+
 /** @returns what the server takes for the client's port */
 async function portOf(client: QuicheClient): Promise<number> {
   const answer = client.request({ path: "/" }).then(({ body }) => body.text());
@@ -63,7 +67,7 @@ describe(hasIpv6 ? "on all addresses" : "on all addresses of IPv4", () => {
         host: hasIpv6 ? "::" : "0.0.0.0",
         port: 0,
         reusePort: false,
-        tls: await makeCertificate(),
+        tls: await makeCertificates(),
         maxHeaderBytes: 65_536,
         keepAliveTimeout: 60_000,
         connectionLimits: new ConnectionLimits({ maxConnections: 0, maxConnectionsPerAddress: 0 }),
@@ -78,7 +82,7 @@ describe(hasIpv6 ? "on all addresses" : "on all addresses of IPv4", () => {
 
   /** @param open clients, who speak at once: one that was silent is given up sooner here than anywhere else */
   async function change(...open: QuicheClient[]): Promise<void> {
-    await listener.setCertificate(await makeCertificate());
+    await listener.setCertificates(await makeCertificates());
     for (const client of open) await portOf(client);
   }
 
@@ -105,8 +109,8 @@ describe(hasIpv6 ? "on all addresses" : "on all addresses of IPv4", () => {
       await first.close();
       await until("the end of the first engine", 10_000, () => host.ended === 4);
       await using last = await QuicheClient.connect(listener);
-      const certificate = await makeCertificate();
-      await listener.setCertificate(certificate);
+      const certificate = await makeCertificates();
+      await listener.setCertificates(certificate);
       await portOf(last);
       expect(await shownByQuic(listener.port)).toBe(fingerprintOf(certificate));
     } finally {
@@ -136,7 +140,7 @@ describe(hasIpv6 ? "on all addresses" : "on all addresses of IPv4", () => {
   test("a certificate that is none changes nothing", async () => {
     await using client = await QuicheClient.connect(listener);
     await portOf(client);
-    expect(listener.setCertificate({ cert: "none", key: "none" })).rejects.toThrow();
+    expect(listener.setCertificates({ cert: "none", key: "none", sni: {} })).rejects.toThrow();
     await using another = await QuicheClient.connect(listener);
     await change(client, another);
     await using last = await QuicheClient.connect(listener);
@@ -144,11 +148,11 @@ describe(hasIpv6 ? "on all addresses" : "on all addresses of IPv4", () => {
   });
 
   test("the same certificate again is no change", async () => {
-    const certificate = await makeCertificate();
-    await listener.setCertificate(certificate);
+    const certificate = await makeCertificates();
+    await listener.setCertificates(certificate);
     await until("the end of the first engine", 10_000, () => host.ended === 1);
     const sockets = udpSocketsOf(listener.port);
-    await listener.setCertificate({ ...certificate });
+    await listener.setCertificates({ ...certificate });
     expect(udpSocketsOf(listener.port)).toEqual(sockets);
   });
 });

@@ -56,7 +56,7 @@ class NativeListener implements Listener {
     this.#options = { ...options, port: this.port };
   }
 
-  async setCertificate(tls: Certificate): Promise<void> {
+  async setCertificates(tls: Certificate): Promise<void> {
     if (tls.cert === this.#tls.cert && tls.key === this.#tls.key) return;
     // The program that chooses is one for the sockets of all processes, and no process knows those of the others.
     if (this.#options.reusePort)

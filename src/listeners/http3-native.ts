@@ -63,14 +63,19 @@ export class NativeEngine {
   /** When the engine was last handed the end of a response, in milliseconds since the Unix epoch. */
   lastEnd = 0;
 
-  constructor(options: ListenerOptions, tls: Certificate, host: ListenerHost, seen: SeenConnections | null) {
+  constructor(
+    options: ListenerOptions,
+    { cert, key }: Certificate,
+    host: ListenerHost,
+    seen: SeenConnections | null,
+  ) {
     this.server = Bun.serve({
       hostname: options.host,
       port: options.port,
       reusePort: options.reusePort,
       http1: false,
       http3: true,
-      tls,
+      tls: { cert, key },
       development: false,
       idleTimeout: Math.min(MAX_IDLE_SECONDS, Math.ceil(options.keepAliveTimeout / 1000)),
       // The reactor counts the body itself, so that every protocol answers the same.

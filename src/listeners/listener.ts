@@ -21,6 +21,12 @@ export interface Certificate {
   readonly key: string;
 }
 
+/** What a server shows: for a name of `sni` (RFC 6066 §3) the one that it has there, and its own for every other. */
+export interface Certificates extends Certificate {
+  /** By name, in lower case; `*.example.com` is any one label before it. */
+  readonly sni: Readonly<Record<string, Certificate>>;
+}
+
 export interface ListenerOptions {
   readonly host: string;
   /** 0: one that the system picks. */
@@ -28,7 +34,7 @@ export interface ListenerOptions {
   /** Several processes share the port (`SO_REUSEPORT`). */
   readonly reusePort: boolean;
   /** Null for plain HTTP/1.1. */
-  readonly tls: Certificate | null;
+  readonly tls: Certificates | null;
   readonly maxHeaderBytes: number;
   /** Milliseconds without a request after which a connection is closed. */
   readonly keepAliveTimeout: number;
@@ -43,10 +49,10 @@ export interface Listener {
   readonly port: number;
   readonly protocols: readonly Protocol[];
   /**
-   * Has connections from now on get another certificate; those that are open stay as they are. Where it rejects, the
-   * certificate is the one before.
+   * Has connections from now on get other certificates; those that are open stay as they are. Where it rejects, they are
+   * the ones before.
    */
-  setCertificate(tls: Certificate): Promise<void>;
+  setCertificates(tls: Certificates): Promise<void>;
   /**
    * Takes no more connections, and tells those that are open to come to an end (GOAWAY, `connection: close`). Resolves
    * when none is left.

@@ -4,7 +4,7 @@ import type { ConnectionInfo } from "../connection.ts";
 import type { ResolvedQuic } from "../http3-options.ts";
 import { type ConnectionBounds, ConnectionLimits } from "./connection-limits.ts";
 import { listenHttp3Native } from "./http3-native-listener.ts";
-import type { Certificate, Listener, ListenerHost, ListenerOptions } from "./listener.ts";
+import type { Certificates, Listener, ListenerHost, ListenerOptions } from "./listener.ts";
 import { listenTcp } from "./tcp.ts";
 
 export interface ListenConfig extends ConnectionBounds {
@@ -14,7 +14,7 @@ export interface ListenConfig extends ConnectionBounds {
   /** Several processes share the port (`SO_REUSEPORT`). */
   readonly reusePort: boolean;
   /** Null for plain HTTP/1.1. */
-  readonly tls: Certificate | null;
+  readonly tls: Certificates | null;
   readonly http3: "native" | "quic" | "off";
   /** Of the engine `quic`; null with another. */
   readonly quic: ResolvedQuic | null;

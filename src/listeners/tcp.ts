@@ -8,13 +8,13 @@ import {
   type ServerHttp2Stream,
 } from "node:http2";
 import { type AddressInfo, Server as NetServer, type Server, type Socket } from "node:net";
-import type { Server as TlsServer } from "node:tls";
+import { createSecureContext, type SecureContext, type Server as TlsServer } from "node:tls";
 import type { Protocol } from "../exchange.ts";
 import type { ConnectionLimits } from "./connection-limits.ts";
 import { Http1Exchange } from "./http1.ts";
 import { Http2Exchange, rawHeaders } from "./http2.ts";
 import {
-  type Certificate,
+  type Certificates,
   engineHeaderBytes,
   type Listener,
   type ListenerHost,
@@ -56,6 +56,8 @@ class TcpListener implements Listener {
   readonly #sessions = new Map<ServerHttp2Session, Connection>();
   /** Connections of HTTP/1.1. */
   readonly #sockets = new Map<Socket, Connection>();
+  /** By server name, as in `Certificates`. */
+  #named: ReadonlyMap<string, SecureContext> = new Map();
   #altSvc: string | null = null;
   #connectionCount = 0;
   #draining: "at once" | "gently" | null = null;
@@ -87,9 +89,11 @@ class TcpListener implements Listener {
     });
   }
 
-  async setCertificate(tls: Certificate): Promise<void> {
+  async setCertificates({ cert, key, sni }: Certificates): Promise<void> {
     if (!("setSecureContext" in this.#server)) throw new TypeError("plain HTTP/1.1 has no certificate");
-    (this.#server as TlsServer).setSecureContext(tls);
+    const named = contextsOf(sni);
+    (this.#server as TlsServer).setSecureContext({ cert, key });
+    this.#named = named;
   }
 
   drain(gently: boolean): Promise<void> {
@@ -135,11 +139,18 @@ class TcpListener implements Listener {
     return server;
   }
 
-  #secure(options: ListenerOptions, tls: { cert: string; key: string }): Server {
+  #secure(options: ListenerOptions, { cert, key, sni }: Certificates): Server {
     const maxHeaderSize = engineHeaderBytes(options.maxHeaderBytes);
+    this.#named = contextsOf(sni);
     const server = createSecureServer({
       allowHTTP1: true,
-      ...tls,
+      cert,
+      key,
+      ...(this.#named.size > 0 && {
+        SNICallback: (name: string, choose: (error: null, context?: SecureContext) => void) => {
+          choose(null, byServerName(this.#named, name));
+        },
+      }),
       settings: { maxHeaderListSize: maxHeaderSize },
       // How many lines there may be follows from `maxHeaderBytes`, which counts 32 for each.
       maxHeaderListPairs: maxHeaderSize,
@@ -256,4 +267,14 @@ function refuseGarbage(error: Error & { code?: string }, socket: import("node:st
   const status =
     error.code === "HPE_HEADER_OVERFLOW" ? "431 Request Header Fields Too Large" : "400 Bad Request";
   socket.end(`HTTP/1.1 ${status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`);
+}
+
+function contextsOf(sni: Certificates["sni"]): ReadonlyMap<string, SecureContext> {
+  return new Map(Object.entries(sni).map(([name, pem]) => [name, createSecureContext(pem)]));
+}
+
+/** What belongs to a name: itself, or `*` in place of its first label (RFC 9525 §6.3). */
+function byServerName<Value>(named: ReadonlyMap<string, Value>, name: string): Value | undefined {
+  const lower = name.toLowerCase();
+  return named.get(lower) ?? named.get(lower.replace(/^[^.]+/, "*"));
 }

@@ -1,39 +1,45 @@
 /**
- * The certificate while the server runs: read again at a reload, and handed to the reactors when it is another one. What a
- * reactor does with it is its listeners' affair.
+ * The certificates while the server runs: read again at a reload, and handed to the reactors when one is another. What a
+ * reactor does with them is its listeners' affair.
  */
+import { isDeepStrictEqual } from "node:util";
+import type { Certificates } from "../listeners/listener.ts";
 import type { ResolvedOptions } from "../options.ts";
-import { type Certificate, loadCertificate } from "./certificate.ts";
+import { loadCertificate, loadSni } from "./certificate.ts";
 import type { Pool, PoolChild } from "./pool.ts";
 
 interface Reactor extends PoolChild {
-  send(message: { readonly type: "certificate"; readonly tls: Certificate }): void;
+  send(message: { readonly type: "certificate"; readonly tls: Certificates }): void;
 }
 
-/** Milliseconds within which a reactor has another certificate in force. */
+/** Milliseconds within which a reactor has other certificates in force. */
 const ANSWER_TIMEOUT = 10_000;
 
 export class CertificateRenewal {
-  readonly #source: ResolvedOptions["tls"];
+  readonly #source: Pick<ResolvedOptions, "tls" | "quic">;
   readonly #log: (line: string) => void;
-  /** By the reactor's id: told why some protocol keeps the certificate before; null where none does. */
+  /** By the reactor's id: told why some protocol keeps the certificates before; null where none does. */
   readonly #answers = new Map<number, (failure: string | null) => void>();
-  #current: Certificate | null;
-  /** Some reactor has not taken the current one on every protocol: it is tried again. */
+  #current: Certificates | null;
+  /** Some reactor has not taken the current ones on every protocol: it is tried again. */
   #isPartial = false;
 
   /**
-   * @param source of the user's; else a self-signed one was made, or there is none, and both stay
+   * @param source of the user's; where `tls` names none a self-signed one was made, and stays
    * @param current null for plain HTTP/1.1
    */
-  constructor(source: ResolvedOptions["tls"], current: Certificate | null, log: (line: string) => void) {
+  constructor(
+    source: Pick<ResolvedOptions, "tls" | "quic">,
+    current: Certificates | null,
+    log: (line: string) => void,
+  ) {
     this.#source = source;
     this.#current = current;
     this.#log = log;
   }
 
   /** What processes that are started from now on get. */
-  get current(): Certificate | null {
+  get current(): Certificates | null {
     return this.#current;
   }
 
@@ -41,25 +47,26 @@ export class CertificateRenewal {
    * What is in the files now; null where nothing is to be done.
    * @throws CertificateError where it cannot serve
    */
-  read(): Certificate | null {
-    if (this.#source === null || this.#source === false) return null;
-    const read = loadCertificate(this.#source);
-    const isSame = read.cert === this.#current?.cert && read.key === this.#current.key;
-    return isSame && !this.#isPartial ? null : read;
+  read(): Certificates | null {
+    if (this.#current === null) return null;
+    const { tls, quic } = this.#source;
+    const { cert, key } = tls ? loadCertificate(tls) : this.#current;
+    const read = { cert, key, sni: loadSni(quic?.sni ?? {}) };
+    return isDeepStrictEqual(read, this.#current) && !this.#isPartial ? null : read;
   }
 
   /**
-   * Puts the certificate in force, if there is one, with the renewal of the workers: in the mode `base` they are what
+   * Puts the certificates in force, if there are any, with the renewal of the workers: in the mode `base` they are what
    * listens, and new ones begin with it. Where the renewal fails nothing has changed.
    */
   async spread<C extends Reactor>(
-    certificate: Certificate | null,
+    certificates: Certificates | null,
     reactors: Pool<C>,
     renew: () => Promise<void>,
   ): Promise<void> {
-    if (certificate === null) return renew();
+    if (certificates === null) return renew();
     const before = this.#current;
-    this.#current = certificate;
+    this.#current = certificates;
     try {
       await renew();
     } catch (error) {
@@ -80,13 +87,13 @@ export class CertificateRenewal {
     this.#answers.get(reactorId)?.(failure);
   }
 
-  /** Resolves with what the reactor says of it. One that dies starts again with the current one. */
+  /** Resolves with what the reactor says of it. One that dies starts again with the current ones. */
   async #set(id: number, reactor: Reactor): Promise<string | null> {
     const { promise, resolve } = Promise.withResolvers<string | null>();
     this.#answers.set(id, resolve);
     const late = setTimeout(resolve, ANSWER_TIMEOUT, `no answer within ${ANSWER_TIMEOUT} ms`);
     void reactor.exited.then(() => resolve(null));
-    reactor.send({ type: "certificate", tls: this.#current as Certificate });
+    reactor.send({ type: "certificate", tls: this.#current as Certificates });
     try {
       return await promise;
     } finally {

@@ -4,13 +4,7 @@ import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { generate } from "selfsigned";
-
-export interface Certificate {
-  /** PEM: the certificate, and behind it those that lead to its root. */
-  readonly cert: string;
-  /** PEM. */
-  readonly key: string;
-}
+import type { Certificate, Certificates } from "../listeners/listener.ts";
 
 /** A certificate or key that cannot serve: the message says which file and why. */
 export class CertificateError extends Error {
@@ -34,6 +28,13 @@ export function loadCertificate(source: Certificate): Certificate {
     );
   }
   return { cert, key };
+}
+
+/** @param source as in `QuicOptions.sni` */
+export function loadSni(source: Certificates["sni"]): Certificates["sni"] {
+  return Object.fromEntries(
+    Object.entries(source).map(([name, pair]) => [name.toLowerCase(), loadCertificate(pair)]),
+  );
 }
 
 /** Makes a certificate for localhost, or finds the one that was made before. Returns where it is kept. */

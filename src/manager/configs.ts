@@ -1,10 +1,10 @@
 /** What the manager is told, and what of that it tells the processes that it starts. */
 import type { BaseConfig } from "../base/base-server.ts";
+import type { Certificates } from "../listeners/listener.ts";
 import type { ListenConfig } from "../listeners/open.ts";
 import type { ResolvedOptions, ResolvedTasks } from "../options.ts";
 import { dispatchSettingOf } from "../reactor/dispatch-policy.ts";
 import type { ReactorLimits } from "../reactor/reactor.ts";
-import type { Certificate } from "./certificate.ts";
 import type { ReactorConfig } from "./messages.ts";
 import type { Identity } from "./privileges.ts";
 
@@ -13,7 +13,7 @@ export interface ManagerConfig {
   readonly port: number;
   readonly options: ResolvedOptions;
   /** Null for plain HTTP/1.1. */
-  readonly certificate: Certificate | null;
+  readonly certificates: Certificates | null;
   /** Whom the other processes become; null where they stay what this one is. */
   readonly identity: Identity | null;
   /** Where the processes meet: they alone can enter it. */

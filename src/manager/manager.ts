@@ -70,7 +70,7 @@ export class Manager implements ServerAccess {
   readonly #workers: Pool<WorkerChild>;
   readonly #taskWorkers: TaskWorkers | null;
   readonly #sharing = new Sharing();
-  readonly #certificate: CertificateRenewal;
+  readonly #certificates: CertificateRenewal;
   readonly #scaler: Scaler;
   readonly #reactorPulse: Heartbeat<ReactorChild, ReactorCounts>;
   readonly #workerPulse: Heartbeat<WorkerChild, WorkerCounts>;
@@ -101,7 +101,7 @@ export class Manager implements ServerAccess {
     const { workers, workerIdleTimeout } = config.options;
     this.#config = config;
     this.#log = log;
-    this.#certificate = new CertificateRenewal(config.options.tls, config.certificate, log);
+    this.#certificates = new CertificateRenewal(config.options, config.certificates, log);
     this.#reactors = new Pool(this.#reactorSpec());
     this.#workers = new Pool(this.#workerSpec());
     this.#taskWorkers = config.tasks && this.#makeTaskWorkers(config.tasks);
@@ -276,11 +276,11 @@ export class Manager implements ServerAccess {
       if (this.#isStopping) throw new ReloadError("the server is shutting down");
       if (!this.#isRunning) throw new ReloadError("the server has not started yet");
       this.onReloading();
-      const certificate = this.#certificate.read();
+      const certificates = this.#certificates.read();
       const together = reloadStrategy === "all-at-once";
       // First, so that what new code hands over new code runs.
       await this.#taskWorkers?.renew(together, reloadTimeout);
-      await this.#certificate.spread(certificate, this.#reactors, () =>
+      await this.#certificates.spread(certificates, this.#reactors, () =>
         this.#workers.renew(together, reloadTimeout),
       );
       this.onReloaded(null);
@@ -357,7 +357,7 @@ export class Manager implements ServerAccess {
         this.#kill(message.pid);
         return;
       case "certificate":
-        this.#certificate.answered(id, message.failure);
+        this.#certificates.answered(id, message.failure);
         return;
       case "waiting":
         this.#scaler.waits(message.wait, this.#workers.serving.length);
@@ -553,7 +553,7 @@ export class Manager implements ServerAccess {
 
   #listenConfig(reusePort: boolean): ListenConfig {
     const port = this.#address?.port ?? this.#config.port;
-    return listenConfig(this.#config, { port, reusePort, tls: this.#certificate.current });
+    return listenConfig(this.#config, { port, reusePort, tls: this.#certificates.current });
   }
 
   #socketPath(reactorId: number): string {

@@ -3,7 +3,7 @@
 import type { BaseConfig } from "../base/base-server.ts";
 import type { Parts } from "../clone/parts.ts";
 import type { Protocol } from "../exchange.ts";
-import type { Certificate } from "../listeners/listener.ts";
+import type { Certificates } from "../listeners/listener.ts";
 import type { ListenConfig } from "../listeners/open.ts";
 import type { ResolvedOptions, ResolvedStatic } from "../options.ts";
 import type { DispatchSetting } from "../reactor/dispatch-policy.ts";
@@ -143,8 +143,8 @@ export type ToReactor =
   | { readonly type: "employ"; readonly used: readonly number[]; readonly retired: readonly number[] }
   /** There is no worker, and for now none can be started. */
   | { readonly type: "unserved" }
-  /** Connections from now on get this certificate. Answered when that is so. */
-  | { readonly type: "certificate"; readonly tls: Certificate }
+  /** Connections from now on get these certificates. Answered when that is so. */
+  | { readonly type: "certificate"; readonly tls: Certificates }
   | { readonly type: "shutdown"; readonly timeout: number };
 
 export type FromReactor =

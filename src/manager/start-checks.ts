@@ -17,12 +17,12 @@ export function checkSocketPath(path: string): void {
  * Who shares a port would share it with a stranger too: whether it is free is asked without SO_REUSEPORT.
  * @throws {StartError} (as a rejection)
  */
-export async function checkPortIsFree({ host, port, options, certificate }: ManagerConfig): Promise<void> {
+export async function checkPortIsFree({ host, port, options, certificates }: ManagerConfig): Promise<void> {
   const isShared = options.mode === "base" || options.reactors > 1;
   if (port === 0 || !isShared) return;
   try {
     await bindTcp(host, port);
-    if (certificate !== null && options.http3 !== "off") await bindUdp(host, port);
+    if (certificates !== null && options.http3 !== "off") await bindUdp(host, port);
   } catch (error) {
     if ((error as { code?: string }).code !== "EADDRINUSE") return;
     throw new StartError(`port ${port} on ${host} is in use`, { cause: error });

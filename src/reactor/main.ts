@@ -3,7 +3,7 @@ import { rmSync } from "node:fs";
 import { createServer } from "node:net";
 import { dirname } from "node:path";
 import { FileAnswers } from "../files/file-answers.ts";
-import type { Certificate, Listener } from "../listeners/listener.ts";
+import type { Certificates, Listener } from "../listeners/listener.ts";
 import { connectionOf, openListeners, reasonOf } from "../listeners/open.ts";
 import { logTo } from "../log.ts";
 import type { FromReactor, ReactorConfig, ReactorCounts, ToReactor } from "../manager/messages.ts";
@@ -50,7 +50,7 @@ function start(config: ReactorConfig): void {
         reactor.leaveUnserved();
         return;
       case "certificate":
-        void setCertificate(message.tls);
+        void setCertificates(message.tls);
         return;
       case "shutdown":
         void shutDown(message.timeout);
@@ -93,11 +93,11 @@ function start(config: ReactorConfig): void {
     send({ type: "ready", port, protocols: listeners.flatMap((listener) => listener.protocols) });
   }
 
-  async function setCertificate(tls: Certificate): Promise<void> {
+  async function setCertificates(tls: Certificates): Promise<void> {
     const failures: string[] = [];
     for (const listener of listeners) {
       try {
-        await listener.setCertificate(tls);
+        await listener.setCertificates(tls);
       } catch (error) {
         failures.push(`${listener.protocols.join(", ")}: ${(error as Error).message}`);
       }

@@ -12,8 +12,8 @@ export function fingerprintOf({ cert }: Pem): string {
 }
 
 /** The fingerprint of the certificate that a new TLS connection gets. */
-export async function shownByTcp(port: number): Promise<string> {
-  const socket = tls.connect({ host: "127.0.0.1", port, servername: "localhost", rejectUnauthorized: false });
+export async function shownByTcp(port: number, servername = "localhost"): Promise<string> {
+  const socket = tls.connect({ host: "127.0.0.1", port, servername, rejectUnauthorized: false });
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   socket.once("secureConnect", resolve).once("error", reject);
   try {
@@ -25,9 +25,9 @@ export async function shownByTcp(port: number): Promise<string> {
 }
 
 /** The fingerprint of the certificate that a new QUIC connection gets. */
-export async function shownByQuic(port: number): Promise<string> {
+export async function shownByQuic(port: number, servername = "localhost"): Promise<string> {
   const session = await connect(`127.0.0.1:${port}`, {
-    servername: "localhost",
+    servername,
     alpn: "h3",
     verifyPeer: "manual",
   });
@@ -43,9 +43,14 @@ export async function shownByQuic(port: number): Promise<string> {
 }
 
 /** Puts the certificate into the files of a server of `fixtures/certificate.ts`, and has it read them. @returns what came of it */
-export async function replaceCertificate(server: TestServer, { cert, key }: Pem): Promise<string> {
+export function replaceCertificate(server: TestServer, { cert, key }: Pem): Promise<string> {
   writeFileSync(server.scratch.cert, cert);
   writeFileSync(server.scratch.key, key);
+  return reloadCertificates(server);
+}
+
+/** @returns what came of it */
+export async function reloadCertificates(server: TestServer): Promise<string> {
   const said = server.stdout.length;
   server.kill("SIGUSR2");
   return until("a word of the certificate", 10_000, () => {

@@ -17,7 +17,7 @@ import {
 import type { ConnectionInfo } from "../../connection.ts";
 import { contentLength, malformedTrailers, readRequestSection, trailersOf } from "../../http/fields.ts";
 import type { ResolvedQuic } from "../../http3-options.ts";
-import type { Certificate, Listener, ListenerHost, ListenerOptions } from "../listener.ts";
+import type { Certificates, Listener, ListenerHost, ListenerOptions } from "../listener.ts";
 import { bindUdp } from "../ports.ts";
 import { Admission } from "./admission.ts";
 import { Arrivals } from "./arrival.ts";
@@ -158,8 +158,8 @@ class QuicListener implements Listener, ConnectionOwner {
     return null;
   }
 
-  async setCertificate(tls: Certificate): Promise<void> {
-    this.#endpoint?.setSNIContexts(identities(tls, this.#options.quic), { replace: true });
+  async setCertificates(tls: Certificates): Promise<void> {
+    this.#endpoint?.setSNIContexts(identities(tls), { replace: true });
   }
 
   async drain(_gently: boolean): Promise<void> {

@@ -3,7 +3,7 @@ import { createPrivateKey } from "node:crypto";
 import { BlockList, isIPv6 } from "node:net";
 import type { SessionOptions, SNIEntry } from "node:quic";
 import type { ResolvedQuic } from "../../http3-options.ts";
-import { type Certificate, engineHeaderBytes, type ListenerOptions } from "../listener.ts";
+import { type Certificate, type Certificates, engineHeaderBytes, type ListenerOptions } from "../listener.ts";
 
 /** What the engine tells its clients whatever it is told itself (RFC 9204 §5). */
 const ADVERTISED = { qpackMaxTableCapacity: 4096, qpackBlockedStreams: 100 } as const;
@@ -22,12 +22,12 @@ export function engineOptions(
   quic: ResolvedQuic,
   address: string,
   port: number,
-  tls: Certificate,
+  tls: Certificates,
 ): EngineOptions {
   const filter = packetFilter(quic);
   return {
     alpn: ["h3"],
-    sni: identities(tls, quic),
+    sni: identities(tls),
     endpoint: {
       address: isIPv6(address) ? `[${address}]:${port}` : `${address}:${port}`,
       // Without limits of its own, which it would not tell of.
@@ -92,8 +92,8 @@ function blockList(entries: readonly string[]): BlockList {
 }
 
 /** By server name; `*` is for every other. */
-export function identities(tls: Certificate, { sni }: Pick<ResolvedQuic, "sni">): Record<string, SNIEntry> {
-  return { "*": identity(tls), ...mapValues(sni, identity) };
+export function identities(tls: Certificates): Record<string, SNIEntry> {
+  return { "*": identity(tls), ...mapValues(tls.sni, identity) };
 }
 
 function identity({ cert, key }: Certificate): SNIEntry {
