@@ -291,8 +291,8 @@ export interface ServerOptions extends SwooleHttp3Options {
    */
   maxConnectionsPerAddress?: number;
   /**
-   * Requests after which a connection is told to come to an end, by `connection: close` on HTTP/1.1 and GOAWAY on HTTP/2,
-   * 1 to 2^53 - 1. 0 for no limit. The native HTTP/3 engine cannot.
+   * Requests after which a connection is told to come to an end, by `connection: close` on HTTP/1.1 and GOAWAY on HTTP/2
+   * and HTTP/3, 1 to 2^53 - 1. 0 for no limit. The native HTTP/3 engine cannot.
    * @default 0
    */
   maxRequestsPerConnection?: number;

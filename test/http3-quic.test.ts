@@ -3,6 +3,7 @@ import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdirSync, readdirSync, readFileSync } from "node:fs";
 import { connect, type Http3ClientSession } from "@currentspace/http3";
 import { CERTIFICATE, OTHER_CERTIFICATE } from "./support/certificate.ts";
+import { HTTP2 } from "./support/clients.ts";
 import { errorName, FrameType, frame, headers, readFrames, StreamType } from "./support/http3-frames.ts";
 import { QuicheClient } from "./support/http3-quiche-client.ts";
 import { inTime, until } from "./support/poll.ts";
@@ -409,6 +410,35 @@ describe("options", () => {
         for (const peer of peers) await peer.close();
       }
     }
+  });
+
+  test("the server's own maxConnections and maxConnectionsPerAddress count those over TCP and these together", async () => {
+    for (const name of ["maxConnections", "maxConnectionsPerAddress"]) {
+      await using server = await startFixture("quic.ts", { options: { http3: "quic", [name]: 2 } });
+      await using _tcp = await HTTP2.open(server);
+      {
+        await using peer = await RawHttp3.open(server.port);
+        expect(await peer.get()).toBe(200);
+        expect(await refusalOf(server.port)).toBe(2);
+      }
+      await until("room", 5_000, async () => (await refusalOf(server.port)) === null);
+    }
+  });
+
+  test("the server's own maxRequestsPerConnection: GOAWAY, the answers to all that came, and the connection's end", async () => {
+    await using server = await startFixture("quic.ts", {
+      options: { http3: "quic", maxRequestsPerConnection: 2 },
+    });
+    await using peer = await RawHttp3.open(server.port);
+    const slow = peer.begin(headers(request({ path: "/hints" })), true);
+    expect(await peer.get()).toBe(200);
+    const control = () => readFrames(peer.serverStream(StreamType.control)?.data ?? Buffer.alloc(0));
+    await until("GOAWAY", 5_000, () => control().some(({ type }) => type === FrameType.goaway));
+    expect((await peer.untilClosed()).code).toBe(0x100);
+    expect(peer.statuses(slow)).toEqual([103, 200]);
+    expect(peer.stream(slow).ended).toBe(true);
+    await using again = await RawHttp3.open(server.port);
+    expect(await again.get()).toBe(200);
   });
 
   /** The code with which a connection is closed at once; null where it is taken, or nothing is heard. */

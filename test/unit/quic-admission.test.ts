@@ -1,13 +1,15 @@
 /** Which connections the engine `quic` takes, without a socket and with a clock of the test's own. */
 import { describe, expect, test } from "bun:test";
 import { BlockList } from "node:net";
+import { ConnectionLimits } from "../../src/listeners/connection-limits.ts";
 import { Admission } from "../../src/listeners/quic/admission.ts";
 
 const NONE = { connectionRate: 0, handshakeRate: 0, maxConnectionsPerAddress: 0 };
+const unlimited = () => new ConnectionLimits({ maxConnections: 0, maxConnectionsPerAddress: 0 });
 
 describe("admission", () => {
   test("without limits takes all, and remembers nobody who has gone", () => {
-    const admission = new Admission(NONE, null, 0);
+    const admission = new Admission(NONE, unlimited(), null, 0);
     for (let i = 0; i < 5000; i++) {
       expect(admission.admit(`10.0.${i >> 8}.${i & 255}`, i)).toBeNull();
       admission.release(`10.0.${i >> 8}.${i & 255}`, i);
@@ -16,7 +18,7 @@ describe("admission", () => {
   });
 
   test("maxConnectionsPerAddress counts those that are open, for each address by itself", () => {
-    const admission = new Admission({ ...NONE, maxConnectionsPerAddress: 2 }, null, 0);
+    const admission = new Admission({ ...NONE, maxConnectionsPerAddress: 2 }, unlimited(), null, 0);
     const take = (address: string) => admission.admit(address, 0);
     expect([take("::1"), take("::1"), take("::1"), take("::2")]).toEqual([
       null,
@@ -29,7 +31,7 @@ describe("admission", () => {
   });
 
   test("connectionRate lets a burst of a second's worth through, and then its rate", () => {
-    const admission = new Admission({ ...NONE, connectionRate: 10 }, null, 0);
+    const admission = new Admission({ ...NONE, connectionRate: 10 }, unlimited(), null, 0);
     const taken = (now: number) => {
       const refused = admission.admit("192.0.2.1", now);
       if (refused === null) admission.release("192.0.2.1", now);
@@ -54,7 +56,7 @@ describe("admission", () => {
   });
 
   test("handshakeRate is for all addresses together", () => {
-    const admission = new Admission({ ...NONE, handshakeRate: 3 }, null, 0);
+    const admission = new Admission({ ...NONE, handshakeRate: 3 }, unlimited(), null, 0);
     const refusals = ["::1", "::2", "::3", "::4"].map((address) => admission.admit(address, 0));
     expect(refusals).toEqual([null, null, null, "connections come too fast"]);
     expect(admission.admit("::5", 400)).toBeNull();
@@ -64,7 +66,7 @@ describe("admission", () => {
     const blocked = new BlockList();
     blocked.addSubnet("192.0.2.0", 24, "ipv4");
     blocked.addAddress("2001:db8::1", "ipv6");
-    const admission = new Admission(NONE, blocked, 0);
+    const admission = new Admission(NONE, unlimited(), blocked, 0);
     expect(admission.admit("192.0.2.9", 0)).toBe("the address is blocked");
     expect(admission.admit("2001:db8::1", 0)).toBe("the address is blocked");
     expect(admission.admit("192.0.3.9", 0)).toBeNull();

@@ -4,6 +4,7 @@
  */
 import type { BlockList } from "node:net";
 import { isIPv6 } from "node:net";
+import type { ConnectionLimits } from "../connection-limits.ts";
 
 export interface AdmissionLimits {
   /** Connections a second of one address; 0 for no limit. */
@@ -55,14 +56,17 @@ interface Visitor {
 
 export class Admission {
   readonly #limits: AdmissionLimits;
+  /** Of all protocols together. */
+  readonly #shared: ConnectionLimits;
   readonly #blocked: BlockList | null;
   readonly #all: Bucket | null;
   readonly #visitors = new Map<string, Visitor>();
   #sweepFrom = SWEEP_FROM;
 
   /** @param now milliseconds, of whatever clock */
-  constructor(limits: AdmissionLimits, blocked: BlockList | null, now: number) {
+  constructor(limits: AdmissionLimits, shared: ConnectionLimits, blocked: BlockList | null, now: number) {
     this.#limits = limits;
+    this.#shared = shared;
     this.#blocked = blocked;
     this.#all = limits.handshakeRate === 0 ? null : new Bucket(limits.handshakeRate, now);
   }
@@ -82,11 +86,13 @@ export class Admission {
     }
     if (visitor.bucket?.take(now) === false) return "connections from this address come too fast";
     if (this.#all?.take(now) === false) return "connections come too fast";
+    if (!this.#shared.admit(address)) return "there are too many connections";
     visitor.open++;
     return null;
   }
 
   release(address: string, now: number): void {
+    this.#shared.release(address);
     const visitor = this.#visitors.get(address);
     if (visitor === undefined) return;
     visitor.open--;

@@ -75,6 +75,7 @@ class QuicListener implements Listener, ConnectionOwner {
   readonly #host: ListenerHost;
   readonly #services: QuicServices;
   readonly #admission: Admission;
+  readonly #maxRequests: number;
   readonly #connections = new Map<QuicSession, QuicConnection>();
   readonly #arrivals: Arrivals;
   readonly #diagnostics: Diagnostics;
@@ -90,7 +91,8 @@ class QuicListener implements Listener, ConnectionOwner {
     this.idleTimeout = quic.idleTimeout;
     this.maxFieldSectionSize = quic.maxFieldSectionSize ?? undefined;
     this.bodies = { directory, maxBodyBytes, space: new SpoolSpace(SPOOL_BYTES) };
-    this.#admission = new Admission(quic, lateBlockList(quic), performance.now());
+    this.#maxRequests = options.maxRequestsPerConnection || Number.POSITIVE_INFINITY;
+    this.#admission = new Admission(quic, options.connectionLimits, lateBlockList(quic), performance.now());
     const log = (line: string) => host.log(line);
     this.#services = {
       outbox: new Outbox(),
@@ -165,13 +167,12 @@ class QuicListener implements Listener, ConnectionOwner {
   async drain(_gently: boolean): Promise<void> {
     this.#draining = true;
     if (this.#endpoint !== null && !this.#endpoint.destroyed) this.#endpoint.busy = true;
-    for (const [session, connection] of this.#connections) this.#leave(session, connection);
+    for (const [session, connection] of this.#connections) {
+      this.#leave(session, connection, "the server is shutting down");
+    }
     while (this.#connections.size > 0) {
       await new Promise((resolve) => setTimeout(resolve, DRAIN_CHECK_INTERVAL));
-      const quietSince = performance.now() - LINGER;
-      for (const [session, { open, lastUsed }] of this.#connections) {
-        if (open === 0 && lastUsed <= quietSince) endSession(session);
-      }
+      for (const [session, connection] of this.#connections) endWhereQuiet(session, connection);
     }
   }
 
@@ -187,11 +188,20 @@ class QuicListener implements Listener, ConnectionOwner {
   }
 
   /** GOAWAY where requests are open (RFC 9114 §5.2); a connection without any is closed when it has been quiet. */
-  #leave(session: QuicSession, connection: QuicConnection): void {
-    connection.closing = "the server is shutting down";
+  #leave(session: QuicSession, connection: QuicConnection, reason: string): void {
+    connection.closing = reason;
     if (connection.state === "open") connection.state = "leaving";
     // What it promises by then, an end when the last stream has closed, it does not keep: `drain` does.
     if (connection.open > 0) session.close().catch(() => {});
+  }
+
+  /** It has had as many requests as it may have. */
+  #retire(session: QuicSession, connection: QuicConnection): void {
+    this.#leave(session, connection, "maxRequestsPerConnection");
+    const look = setInterval(() => {
+      if (connection.state === "closed") clearInterval(look);
+      else endWhereQuiet(session, connection);
+    }, LINGER);
   }
 
   #connected(session: QuicSession): void {
@@ -248,6 +258,7 @@ class QuicListener implements Listener, ConnectionOwner {
     if (stream.early && section["early-data"] === undefined) lines.push("early-data", "1");
     const head = readRequestSection(lines);
     connection.streamOpened();
+    if (connection.total === this.#maxRequests) this.#retire(stream.session as QuicSession, connection);
     const exchange = new QuicExchange(this.#host.nextId(), stream, head, connection, this.#services);
     const length = head.malformed === null ? contentLength(head.fields) : 0;
     const pieces = stream[Symbol.asyncIterator]();
@@ -279,6 +290,11 @@ class QuicListener implements Listener, ConnectionOwner {
       session.close({ code: BigInt(Http3Error.noError), type: "application" }).catch(() => {});
     }
   }
+}
+
+/** Ends a connection that is leaving when nothing of its last streams can be under way any more. */
+function endWhereQuiet(session: QuicSession, { open, lastUsed }: QuicConnection): void {
+  if (open === 0 && lastUsed <= performance.now() - LINGER) endSession(session);
 }
 
 function endSession(session: QuicSession): void {
