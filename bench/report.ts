@@ -1,7 +1,7 @@
 /** The report of `npm run bench`: what was asked of the project, and what was measured, in Markdown and charts. */
 import { barChart } from "./charts.ts";
 import { PROTOCOLS, type Protocol } from "./load.ts";
-import { DOWN, FILE, greetingName, IDLE, type Metric, SIZES, UP } from "./loads.ts";
+import { DOWN, FILE, greetingName, IDLE, type Metric, QUIC_IDLE, SIZES, UP } from "./loads.ts";
 import { table } from "./markdown.ts";
 import type { Report } from "./render.ts";
 import type { Results, Series } from "./results.ts";
@@ -10,6 +10,7 @@ import { median } from "./statistics.ts";
 import { judge, TARGETS, wasLimit } from "./targets.ts";
 
 const BODIES = [DOWN, UP, FILE];
+const IDLES = [IDLE, QUIC_IDLE];
 
 /** Whole figures with their thousands apart, small ones with three places. */
 const SHOW: Readonly<Record<Metric, { unit: string; show: (value: number) => string }>> = {
@@ -37,14 +38,14 @@ export function reportOf(results: Results): Report {
     parts.push("## Bodies", "![MB/s of bodies](bodies.svg)");
     for (const name of bodies) parts.push(loadTable(results, name, ["megabytesPerSecond"]));
   }
-  const known = new Set([...PROTOCOLS.flatMap(namesOf), ...BODIES, IDLE]);
+  const known = new Set([...PROTOCOLS.flatMap(namesOf), ...BODIES, ...IDLES]);
   const others = new Set(
     results.series.map(({ comparison }) => comparison).filter((name) => !known.has(name)),
   );
   for (const name of others) parts.push(loadTable(results, name, ["requestsPerSecond", "p99"]));
-  if (seriesOf(results, IDLE).length > 0) {
-    parts.push("## Idle connections", loadTable(results, IDLE, ["bytesPerConnection", "requestsPerSecond"]));
-  }
+  const idle = IDLES.filter((name) => seriesOf(results, name).length > 0);
+  if (idle.length > 0) parts.push("## Idle connections");
+  for (const name of idle) parts.push(loadTable(results, name, ["bytesPerConnection", "requestsPerSecond"]));
   return { title: "The benchmark", parts, files };
 }
 

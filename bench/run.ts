@@ -25,6 +25,8 @@ await runBenchmark({
     for (const comparison of comparisons) {
       await compareOnce(comparison.name, () => compare(bench, comparison));
     }
-    await compareOnce(idle.name, () => measureIdle(bench, place, idle));
+    for (const comparison of idle) {
+      await compareOnce(comparison.name, () => measureIdle(bench, place, comparison));
+    }
   },
 });
