@@ -3,8 +3,8 @@ import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from
 import { networkInterfaces } from "node:os";
 import type { ExchangeId } from "../src/exchange.ts";
 import { ConnectionLimits } from "../src/listeners/connection-limits.ts";
-import { listenHttp3Native } from "../src/listeners/http3-native-listener.ts";
 import type { Certificates, Listener, ListenerHost } from "../src/listeners/listener.ts";
+import { listenHttp3Native } from "../src/listeners/native/listener.ts";
 import { udpSocketsOf } from "../src/listeners/udp-socket.ts";
 import { makeCertificate } from "./support/certificate.ts";
 import { QuicheClient } from "./support/http3-quiche-client.ts";

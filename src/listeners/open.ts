@@ -3,8 +3,8 @@ import { networkInterfaces } from "node:os";
 import type { ConnectionInfo } from "../connection.ts";
 import type { ResolvedQuic } from "../http3-options.ts";
 import { type ConnectionBounds, ConnectionLimits } from "./connection-limits.ts";
-import { listenHttp3Native } from "./http3-native-listener.ts";
 import type { Certificates, Listener, ListenerHost, ListenerOptions } from "./listener.ts";
+import { listenHttp3Native } from "./native/listener.ts";
 import { listenTcp } from "./tcp.ts";
 
 export interface ListenConfig extends ConnectionBounds {

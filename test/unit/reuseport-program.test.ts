@@ -2,9 +2,14 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import type { Socket } from "node:dgram";
 import { networkInterfaces } from "node:os";
-import { bindSocket } from "../../src/listeners/connection-finder.ts";
-import { askPacket } from "../../src/listeners/connection-ids.ts";
-import { CAUGHT, reuseportProgram, type Steering, UNKNOWN } from "../../src/listeners/reuseport-program.ts";
+import { bindSocket } from "../../src/listeners/native/connection-finder.ts";
+import { askPacket } from "../../src/listeners/native/connection-ids.ts";
+import {
+  CAUGHT,
+  reuseportProgram,
+  type Steering,
+  UNKNOWN,
+} from "../../src/listeners/native/reuseport-program.ts";
 import {
   addressOf,
   attachReuseportProgram,

@@ -8,9 +8,9 @@
  */
 import { randomBytes } from "node:crypto";
 import { createSocket, type Socket } from "node:dgram";
+import type { SocketAddress } from "../udp-socket.ts";
 import { type AskKind, askPacket, ID_BYTES, idStart, readAnswer, SECRET_BYTES } from "./connection-ids.ts";
 import type { Place } from "./reuseport-program.ts";
-import type { SocketAddress } from "./udp-socket.ts";
 
 export interface Connection {
   readonly id: Buffer;

@@ -12,15 +12,15 @@
  * the group's own, placeholders, go behind an engine that is to close, and give their places up to one that has come.
  */
 import { type RemoteInfo, Socket } from "node:dgram";
-import { bindSocket, type Connection, ConnectionFinder } from "./connection-finder.ts";
-import { connectionId, idStart, isAsk } from "./connection-ids.ts";
-import { CAUGHT, type Place, reuseportProgram, type Steering, UNKNOWN } from "./reuseport-program.ts";
 import {
   attachReuseportProgram,
   type SocketAddress,
   type SystemCallError,
   udpSocketsOf,
-} from "./udp-socket.ts";
+} from "../udp-socket.ts";
+import { bindSocket, type Connection, ConnectionFinder } from "./connection-finder.ts";
+import { connectionId, idStart, isAsk } from "./connection-ids.ts";
+import { CAUGHT, type Place, reuseportProgram, type Steering, UNKNOWN } from "./reuseport-program.ts";
 
 /** It has bound a socket to the port, with SO_REUSEPORT. */
 export interface Engine {

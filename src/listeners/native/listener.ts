@@ -1,11 +1,11 @@
 /**
- * Listens by the engine of http3-native.ts. That engine keeps the certificate that it began with, so another certificate
+ * HTTP/3 by the engine inside Bun (engine.ts). That engine keeps the certificate that it began with, so another certificate
  * is another engine beside it, on the same port; udp-group.ts leads each client to its own. No exchanges.
  */
-import { SeenConnections } from "./connection-limits.ts";
-import { NativeEngine } from "./http3-native.ts";
-import type { Certificate, Listener, ListenerHost, ListenerOptions } from "./listener.ts";
-import { bindUdp } from "./ports.ts";
+import { SeenConnections } from "../connection-limits.ts";
+import type { Certificate, Listener, ListenerHost, ListenerOptions } from "../listener.ts";
+import { bindUdp } from "../ports.ts";
+import { NativeEngine } from "./engine.ts";
 import type { Engine, GroupTimes, UdpGroup } from "./udp-group.ts";
 
 /**
@@ -85,7 +85,7 @@ class NativeListener implements Listener {
 
   async #formGroup(): Promise<UdpGroup> {
     // Loaded where they are needed, and where there are no such system calls it fails by itself.
-    const { addressOf, SOCKET_OPTIONS, setSocketOption, udpSocketsOf } = await import("./udp-socket.ts");
+    const { addressOf, SOCKET_OPTIONS, setSocketOption, udpSocketsOf } = await import("../udp-socket.ts");
     const { UdpGroup } = await import("./udp-group.ts");
     const [descriptor = -1] = udpSocketsOf(this.port);
     const address = addressOf(descriptor);
