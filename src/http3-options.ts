@@ -59,8 +59,9 @@ export interface QuicOptions {
    */
   handshakeTimeout?: number;
   /**
-   * How fast to send (RFC 9002 §7): CUBIC (RFC 9438), BBR, or the one of the two that suits the path's delay.
-   * @default "adaptive"
+   * How fast to send (RFC 9002 §7): CUBIC (RFC 9438), BBR, or by the delay of a connection's handshake one of the two. That
+   * delay counts what the server was busy with, too: see docs/guide/http3.md.
+   * @default "cubic"
    */
   congestionControl?: "adaptive" | "cubic" | "bbr";
   /**
@@ -193,7 +194,7 @@ const QUIC_CHECKS = v.strictObject(
     connectionWindow: v.optional(whole(16 * KIB, 256 * MIB, "bytes"), 4 * MIB),
     idleTimeout: v.optional(whole(1000, 600_000, "milliseconds"), 255_000),
     handshakeTimeout: v.optional(whole(100, 60_000, "milliseconds"), 10_000),
-    congestionControl: v.optional(v.picklist(["adaptive", "cubic", "bbr"], CONGESTION), "adaptive"),
+    congestionControl: v.optional(v.picklist(["adaptive", "cubic", "bbr"], CONGESTION), "cubic"),
     maxDatagramSize: v.optional(whole(MIN_UDP_PAYLOAD, MAX_UDP_PAYLOAD, "bytes"), MAX_UDP_PAYLOAD),
     retry: v.optional(v.literal("never", RETRY), "never"),
     connectionRate: v.optional(whole(0, 1_000_000, "connections a second"), 0),

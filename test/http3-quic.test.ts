@@ -1,5 +1,6 @@
 /** The HTTP/3 engine quic: what it can do beyond the other, and what it does about peers that do no good. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { createSocket } from "node:dgram";
 import { mkdirSync, readdirSync, readFileSync } from "node:fs";
 import { connect, type Http3ClientSession } from "@currentspace/http3";
 import { CERTIFICATE, OTHER_CERTIFICATE } from "./support/certificate.ts";
@@ -645,47 +646,61 @@ describe("peers that do no good", () => {
     expect(server.stderr).toBe("");
   });
 
-  test("clients that vanish hold up nobody: no request of the others waits for 100 ms", async () => {
-    // The vanished are waited for at the end.
+  test("clients that vanish hold up nobody: no response of the others stands still for 100 ms", async () => {
     await using server = await start({}, { shutdownTimeout: 500 });
     await using others = await QuicheClient.connect(server);
-    /** Milliseconds that the slowest request takes within as many. */
-    const slowest = async (within: number) => {
-      let worst = 0;
-      for (const end = performance.now() + within; performance.now() < end; ) {
-        const began = performance.now();
-        const response = await inTime("an answer", 10_000, others.request({ path: "/hello" }));
-        await response.body.bytes();
-        worst = Math.max(worst, performance.now() - began);
+    /** Milliseconds that a long response stands still at most, within as many. */
+    const longestPause = async (within: number) => {
+      // Fast enough that what is sent next, after the answer to a client that has vanished, is for these.
+      const { body } = await others.request({ path: "/trickle?bytes=400000&every=5" });
+      let longest = 0;
+      let last = performance.now();
+      const end = last + within;
+      for await (const _ of body) {
+        const now = performance.now();
+        longest = Math.max(longest, now - last);
+        last = now;
+        if (now > end) break;
       }
-      return worst;
+      return longest;
     };
-    const relays: UdpRelay[] = [];
-    const peers: RawHttp3[] = [];
-    const open = async () => {
-      const relay = await UdpRelay.to(server.port);
-      relays.push(relay);
-      const peer = await RawHttp3.open(relay.port);
-      peers.push(peer);
-      for (let i = 0; i < 4; i++) peer.begin(headers(request({ path: "/trickle" })), true);
-      await until("a response under way", 10_000, () => peer.stream(0).length > 0);
-    };
-    /** How much longer the slowest request takes than it may, when many vanish at once. */
+    /** How much longer it stands still than it may, while one client after the other vanishes. */
     const excess = async () => {
-      await Promise.all(Array.from({ length: 20 }, open));
-      const bound = Math.max(100, Math.min(2 * (await slowest(500)), 800));
-      for (const relay of relays.splice(0)) relay[Symbol.dispose]();
-      return (await slowest(3_000)) - bound;
+      const bound = Math.max(100, Math.min(2 * (await longestPause(500)), 800));
+      const isOver = new AbortController();
+      const vanishing = (async () => {
+        while (!isOver.signal.aborted) {
+          await askAndVanish(server.port);
+          await Bun.sleep(5);
+        }
+      })();
+      const longest = await inTime("the response", 15_000, longestPause(4_000));
+      isOver.abort();
+      await vanishing;
+      return longest - bound;
     };
-    try {
-      // A stall takes a second, each time. Of other work on the machine one of two rounds may suffer.
-      const first = await excess();
-      if (first >= 0) expect(await excess()).toBeLessThan(0);
-    } finally {
-      await Promise.all(peers.map((peer) => peer.close()));
-      for (const relay of relays) relay[Symbol.dispose]();
-    }
+    // A stall takes a second, in every round. From other work on the machine some may suffer.
+    let least = Number.POSITIVE_INFINITY;
+    for (let round = 1; round <= 3 && least >= 0; round++) least = Math.min(least, await excess());
+    expect(least).toBeLessThan(0);
   });
+
+  /**
+   * Sends a packet that a server has to answer (of a version that is nobody's: RFC 9000 §6.1), and is gone when the answer comes:
+   * the system tells the server so, by ICMP.
+   */
+  async function askAndVanish(port: number): Promise<void> {
+    const packet = Buffer.alloc(1200);
+    packet[0] = 0xc0;
+    packet.writeUInt32BE(0x1a2a3a4a, 1);
+    for (const at of [5, 14]) {
+      packet[at] = 8;
+      crypto.getRandomValues(packet.subarray(at + 1, at + 9));
+    }
+    const socket = createSocket("udp4");
+    await new Promise((resolve) => socket.send(packet, port, "127.0.0.1", resolve));
+    await new Promise<void>((resolve) => socket.close(resolve));
+  }
 });
 
 describe("shutdown", () => {

@@ -85,7 +85,7 @@ describe("options", () => {
       connectionWindow: 4_194_304,
       idleTimeout: 255_000,
       handshakeTimeout: 10_000,
-      congestionControl: "adaptive",
+      congestionControl: "cubic",
       maxDatagramSize: 65_527,
       retry: "never",
       connectionRate: 0,

@@ -53,7 +53,7 @@ export function engineOptions(
       enableDatagrams: false,
     },
     handshakeTimeout: quic.handshakeTimeout,
-    // The engine's own choice is the adaptive one.
+    // What it does when it is told nothing.
     ...(quic.congestionControl === "adaptive" ? {} : { cc: quic.congestionControl }),
     enableEarlyData: quic.earlyData,
     keylog: quic.keylog !== null,
