@@ -200,7 +200,7 @@ export interface ServerOptions extends SwooleHttp3Options {
   /**
    * Worker processes, 1 to 1024; or the least and the most of them: one more starts when requests have to wait for
    * 20 ms, and the last one leaves when it had none for `workerIdleTimeout`.
-   * @default the number of cores
+   * @default the number of cores; 1 in the mode `base` with the HTTP/3 engine `quic`, which cannot share a port
    */
   workers?: number | { min: number; max: number };
   /**
@@ -641,9 +641,11 @@ export function resolveOptions(options: ServerOptions): ResolvedOptions {
     const alone = 'with the HTTP/3 engine "quic", which cannot share a port';
     if (http3.engine === "quic" && rest.reactors > 1)
       throw wrongOption("reactors", rest.reactors, `1 ${alone}`);
-    if (http3.engine === "quic" && rest.mode === "base" && rest.workers.max > 1)
+    const isAlone = http3.engine === "quic" && rest.mode === "base";
+    if (isAlone && options.workers !== undefined && rest.workers.max > 1)
       throw wrongOption("workers", rest.workers.max, `1 in the mode "base" ${alone}`);
-    return { ...rest, http3: http3.engine, quic: http3.quic };
+    const workers = isAlone ? { min: 1, max: 1 } : rest.workers;
+    return { ...rest, workers, http3: http3.engine, quic: http3.quic };
   }
   const issue = result.issues[0];
   const name = v.getDotPath(issue) ?? "";
@@ -690,12 +692,14 @@ export function checkAddress(host: string, port: number): void {
 }
 
 function wrongOption(name: string, value: unknown, allowed: string): OptionError {
-  // Of an object only the names: a private key is no text for a terminal or a log.
+  // Of an object only names, and numbers: a private key is no text for a terminal or a log.
   if (Array.isArray(value))
     return new OptionError(`option "${name}" is a list of ${value.length}; it must be ${allowed}`);
   const isObject = typeof value === "object" && value !== null;
   const shown = isObject
-    ? `{ ${Object.keys(value).join(", ")} }`
+    ? `{ ${Object.entries(value)
+        .map(([key, item]) => (typeof item === "number" ? `${key}: ${item}` : key))
+        .join(", ")} }`
     : inspect(value).replace(/^'(.*)'$/s, '"$1"');
   return new OptionError(`option "${name}" is ${shown}; it must be ${allowed}`);
 }

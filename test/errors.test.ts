@@ -104,7 +104,7 @@ describe("wrong options", () => {
   test("an unknown option on the command line", async () => {
     await using program = await runCli(fixture("app.ts"), { flags: { "max-coffee": 3 } });
     expect(await program.ended()).toBe(1);
-    expect(program.stderr).toContain("--max-coffee");
+    expect(program.stderr).toStartWith("tercet: unknown option '--max-coffee'");
   });
 
   const IN_CODE: [options: Record<string, unknown>, option: string, value: string, allowed: RegExp][] = [
@@ -160,6 +160,11 @@ describe("a start that cannot be", () => {
   test("a host that is not of this machine", async () => {
     await using program = await runCli(fixture("app.ts"), { flags: { host: "192.0.2.1", port: 50_123 } });
     expect(await failedStart(program)).toContain("192.0.2.1");
+  });
+
+  test("a host of which there is no address", async () => {
+    await using program = await runCli(fixture("app.ts"), { flags: { host: "no-such-host.invalid" } });
+    expect(await failedStart(program)).toContain("no-such-host.invalid is no address of this machine");
   });
 
   const CERTIFICATES: [name: string, change: (scratch: Scratch) => Promise<void>, message: RegExp][] = [

@@ -20,6 +20,7 @@ const program = new Command("tercet")
   .addCommand(stopCommand())
   .addCommand(statusCommand())
   .addCommand(doctorCommand());
+for (const command of program.commands) command.copyInheritedSettings(program);
 
 try {
   await program.parseAsync();

@@ -28,6 +28,7 @@ export interface Certificates extends Certificate {
 }
 
 export interface ListenerOptions {
+  /** An address. */
   readonly host: string;
   /** 0: one that the system picks. */
   readonly port: number;

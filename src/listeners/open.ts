@@ -1,4 +1,6 @@
 /** Opens what a process listens on: one port number, for TCP and, where HTTP/3 is on, for UDP. */
+import { lookup } from "node:dns/promises";
+import { isIP } from "node:net";
 import { networkInterfaces } from "node:os";
 import type { ConnectionInfo } from "../connection.ts";
 import type { ResolvedQuic } from "../http3-options.ts";
@@ -41,7 +43,8 @@ export async function openListeners(
   const withHttp3 = tls !== null && config.http3 !== "off";
   const altSvc = withHttp3 ? (port: number) => `h3=":${port}"; ma=${ALT_SVC_SECONDS}` : null;
   const connectionLimits = new ConnectionLimits(config);
-  const options: ListenerOptions = { ...config, host: hostOf(config.host), altSvc, connectionLimits };
+  const host = await addressOf(config.host);
+  const options: ListenerOptions = { ...config, host, altSvc, connectionLimits };
   for (let attempt = 1; ; attempt++) {
     const tcp = await listenTcp(options, listenerHost);
     if (!withHttp3) return [tcp];
@@ -75,17 +78,19 @@ async function listenHttp3(
   return listenHttp3Quic({ ...options, quic, maxBodyBytes, directory }, listenerHost);
 }
 
-/** All addresses of a machine without IPv6 are those of IPv4. */
-function hostOf(host: string): string {
-  const addresses = Object.values(networkInterfaces()).flatMap((own) => own ?? []);
-  return host === "::" && !addresses.some(({ family }) => family === "IPv6") ? "0.0.0.0" : host;
+/** Of a name its first address, so that TCP and UDP take the same one. */
+async function addressOf(host: string): Promise<string> {
+  if (isIP(host) === 0) return (await lookup(host)).address;
+  const own = Object.values(networkInterfaces()).flatMap((addresses) => addresses ?? []);
+  // All addresses of a machine without IPv6 are those of IPv4.
+  return host === "::" && !own.some(({ family }) => family === "IPv6") ? "0.0.0.0" : host;
 }
 
 /** Why it could not be opened, in one line. */
 export function reasonOf(error: Error & { code?: string }, { host, port }: ListenConfig): string {
   if (error.code === "EADDRINUSE") return `port ${port} on ${host} is in use`;
   if (error.code === "EACCES") return `port ${port} on ${host} may not be opened by this user`;
-  if (error.code === "EADDRNOTAVAIL" || error.code === "ENOTFOUND")
+  if (["EADDRNOTAVAIL", "ENOTFOUND", "EAI_AGAIN"].includes(error.code ?? ""))
     return `${host} is no address of this machine`;
   return `cannot listen on ${host} port ${port}: ${error.message}`;
 }

@@ -102,6 +102,10 @@ describe("options", () => {
     expect(resolveOptions({ http3: { engine: "off" } })).toMatchObject({ http3: "off", quic: null });
   });
 
+  test("one process is alone on a port with the engine quic in the mode base", () => {
+    expect(resolveOptions({ http3: "quic", mode: "base" }).workers).toEqual({ min: 1, max: 1 });
+  });
+
   test("takes Swoole's names of three of them", () => {
     const { quic } = resolveOptions({
       http3: { engine: "quic", maxConcurrentStreams: 7 },
@@ -121,11 +125,14 @@ describe("options", () => {
     [{ workers: 0 }, 'option "workers" is 0; it must be a whole number of processes from 1 to 1024'],
     [{ workers: "4" }, 'option "workers" is "4"; it must be a whole number of processes from 1 to 1024'],
     [{ workers: 2.5 }, 'option "workers" is 2.5; it must be a whole number of processes from 1 to 1024'],
-    [{ workers: { min: 2 } }, 'option "workers" is { min }; it must be a whole number of processes from 1'],
+    [
+      { workers: { min: 2 } },
+      'option "workers" is { min: 2 }; it must be a whole number of processes from 1',
+    ],
     [{ workers: { min: 0, max: 2 } }, 'option "workers.min" is 0; it must be a whole number of processes'],
     [
       { workers: { min: 3, max: 2 } },
-      'option "workers" is { min, max }; it must be a whole number of processes',
+      'option "workers" is { min: 3, max: 2 }; it must be a whole number of processes',
     ],
     [
       { concurrency: -1 },
@@ -139,7 +146,10 @@ describe("options", () => {
       { tasks: { workers: 0 } },
       'option "tasks.workers" is 0; it must be a whole number of processes from 1 to 256',
     ],
-    [{ tasks: { workrs: 1 } }, 'option "tasks" is { workrs }; it must be { workers, concurrency, maxQueue,'],
+    [
+      { tasks: { workrs: 1 } },
+      'option "tasks" is { workrs: 1 }; it must be { workers, concurrency, maxQueue,',
+    ],
     [{ tasks: { durable: "" } }, 'option "tasks.durable" is ""; it must be a path to a file'],
     [
       { tasks: { attempts: 1001 } },
@@ -163,9 +173,9 @@ describe("options", () => {
     [{ http3: 3 }, 'option "http3" is 3; it must be "native", "quic", "off", true, false, or { engine }'],
     [
       { http3: { engine: "native", idleTimeout: 1 } },
-      'option "http3" is { engine, idleTimeout }; it must be',
+      'option "http3" is { engine, idleTimeout: 1 }; it must be',
     ],
-    [{ http3: { engine: "quic", idleTime: 1 } }, 'option "http3" is { engine, idleTime }; it must be'],
+    [{ http3: { engine: "quic", idleTime: 1 } }, 'option "http3" is { engine, idleTime: 1 }; it must be'],
     [
       { http3: { engine: "quic", idleTimeout: 10 } },
       'option "http3.idleTimeout" is 10; it must be a whole number of milliseconds from 1000 to 600000',
@@ -213,7 +223,7 @@ describe("options", () => {
     [{ tls: true }, 'option "tls" is true; it must be { cert, key }, each a path'],
     [
       { tls: { cert: "a", key: 7 } },
-      'option "tls" is { cert, key }; it must be { cert, key }, each a path to a PEM file',
+      'option "tls" is { cert, key: 7 }; it must be { cert, key }, each a path to a PEM file',
     ],
     [
       { maxHeaderBytes: 10 },
@@ -233,7 +243,7 @@ describe("options", () => {
     [{ static: { rot: "a" } }, 'option "static.0" is { rot }; it must be { root }, and perhaps'],
     [
       { static: { root: "a", size: 1 } },
-      'option "static.0" is { root, size }; it must be { root }, and perhaps',
+      'option "static.0" is { root, size: 1 }; it must be { root }, and perhaps',
     ],
     [{ static: { root: "" } }, 'option "static.0.root" is ""; it must be a path to a folder'],
     [
@@ -266,9 +276,9 @@ describe("options", () => {
       { upload: { maxFiles: -1 } },
       'option "upload.maxFiles" is -1; it must be a whole number of files from 0',
     ],
-    [{ upload: { maxSize: 1 } }, 'option "upload" is { maxSize }; it must be { directory, maxFiles'],
+    [{ upload: { maxSize: 1 } }, 'option "upload" is { maxSize: 1 }; it must be { directory, maxFiles'],
     [{ compression: "yes" }, 'option "compression" is "yes"; it must be true, false, or { codings, minBytes'],
-    [{ compression: { level: 3 } }, 'option "compression" is { level }; it must be true, false, or {'],
+    [{ compression: { level: 3 } }, 'option "compression" is { level: 3 }; it must be true, false, or {'],
     [
       { compression: { codings: ["br", "br"] } },
       'option "compression.codings" is a list of 2; it must be some of',

@@ -3,8 +3,7 @@
  * the engine cannot do is written in docs/architecture.md.
  */
 
-import { lookup } from "node:dns/promises";
-import { isIP, type SocketAddress } from "node:net";
+import type { SocketAddress } from "node:net";
 import {
   listen,
   type QuicEndpoint,
@@ -54,9 +53,8 @@ const LOOKS_PER_TIMEOUT = 4;
 const CONNECTION_REFUSED = 2n;
 
 export async function listenHttp3Quic(options: QuicListenerOptions, host: ListenerHost): Promise<Listener> {
-  const { tls, quic, port } = options;
+  const { tls, quic, host: address, port } = options;
   if (tls === null) throw new TypeError("HTTP/3 needs TLS (RFC 9114 §3.1)");
-  const address = isIP(options.host) === 0 ? (await lookup(options.host)).address : options.host;
   // The engine's own error does not say that the port is in use.
   await bindUdp(address, port);
   for (const line of ignoredOptions(quic)) host.log(line);
