@@ -10,7 +10,7 @@ import { QuicheClient } from "./support/http3-quiche-client.ts";
 import { inTime, until } from "./support/poll.ts";
 import { growthDuring } from "./support/processes.ts";
 import { GET, RawHttp3, request } from "./support/raw-http3.ts";
-import { Scratch, startFixture, type TestServer } from "./support/server.ts";
+import { runFixture, Scratch, startFixture, type TestServer } from "./support/server.ts";
 import { sharedServer } from "./support/shared-server.ts";
 import { UdpRelay } from "./support/udp-relay.ts";
 
@@ -519,6 +519,22 @@ describe("options", () => {
     for (const name of ["other.example", "a.wild.example"]) {
       await using peer = await RawHttp3.open(server.port, undefined, name);
       expect((await json<{ info: { serverName: string } }>(peer, "/connection")).info.serverName).toBe(name);
+    }
+  });
+
+  test("keylog and qlog that cannot be written keep the server from starting, in one line", async () => {
+    const wrong = [
+      [{ qlog: "/no/such" }, 'option "http3.qlog" is "/no/such", which is not there'],
+      [
+        { keylog: "/no/such/keys" },
+        'option "http3.keylog" is "/no/such/keys", in the folder /no/such, which is not there',
+      ],
+      [{ keylog: "/" }, 'option "http3.keylog" is "/", which cannot be written'],
+    ] as const;
+    for (const [quic, message] of wrong) {
+      await using program = await runFixture("quic.ts", { options: { http3: { engine: "quic", ...quic } } });
+      expect(await program.ended()).toBe(1);
+      expect(program.stderr).toContain(message);
     }
   });
 

@@ -6,8 +6,9 @@ import { FileAnswers } from "../files/file-answers.ts";
 import type { ExchangeHandler } from "../handler/run.ts";
 import type { Listener } from "../listeners/listener.ts";
 import { connectionOf, type ListenConfig, openListeners } from "../listeners/open.ts";
+import type { FolderOptions } from "../manager/folders.ts";
 import type { ExchangeCounts } from "../manager/messages.ts";
-import type { ResolvedOptions, ResolvedStatic } from "../options.ts";
+import type { ResolvedStatic } from "../options.ts";
 import { checkRegularly } from "../reactor/regular-check.ts";
 import type { HandlerSettings } from "../worker/handler-exchange.ts";
 import { type BaseEvents, BaseHost, type BaseLimits } from "./base-host.ts";
@@ -16,7 +17,7 @@ export interface BaseConfig {
   readonly limits: BaseLimits;
   readonly static: readonly ResolvedStatic[];
   /** Folders that it checks, where it has become another user; null for none. */
-  readonly folders: Pick<ResolvedOptions, "static" | "upload"> | null;
+  readonly folders: FolderOptions | null;
   /** What it removes where the manager has gone. */
   readonly remains: string;
 }

@@ -84,7 +84,7 @@ export function baseConfig(config: ManagerConfig, isRunning: boolean): BaseConfi
 
 /** By the process that has become who it will be: the manager, which is root then, may enter all of them. */
 function foldersToCheck({ identity, options }: ManagerConfig, isRunning: boolean): ReactorConfig["folders"] {
-  return identity === null || isRunning ? null : { static: options.static, upload: options.upload };
+  return identity === null || isRunning ? null : pick(options, ["static", "upload", "quic"]);
 }
 
 function pick<Whole, Name extends keyof Whole>(whole: Whole, names: readonly Name[]): Pick<Whole, Name> {

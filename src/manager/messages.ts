@@ -5,12 +5,13 @@ import type { Parts } from "../clone/parts.ts";
 import type { Protocol } from "../exchange.ts";
 import type { Certificates } from "../listeners/listener.ts";
 import type { ListenConfig } from "../listeners/open.ts";
-import type { ResolvedOptions, ResolvedStatic } from "../options.ts";
+import type { ResolvedStatic } from "../options.ts";
 import type { DispatchSetting } from "../reactor/dispatch-policy.ts";
 import type { ReactorLimits } from "../reactor/reactor.ts";
 import type { ExchangeSnapshot, ProtocolCounts } from "../reactor/registry.ts";
 import type { TableOperation, TableResult } from "../sharing/operation.ts";
 import type { TaskWorkerAddress } from "../tasks/remote.ts";
+import type { FolderOptions } from "./folders.ts";
 import type { Identity } from "./privileges.ts";
 
 /** Set in a worker's environment: its id. The worker takes it out again, lest its own children be taken for workers. */
@@ -33,7 +34,7 @@ export interface ReactorConfig {
   /** Whom it becomes when it listens; null where it stays what it is. */
   readonly identity: Identity | null;
   /** Folders that it checks when it has become that; null for none. */
-  readonly folders: Pick<ResolvedOptions, "static" | "upload"> | null;
+  readonly folders: FolderOptions | null;
 }
 
 /** What every process of a server is known by. */

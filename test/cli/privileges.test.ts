@@ -265,6 +265,11 @@ if (IS_ROOT) {
         /option "upload\.directory" is ".*closed", which cannot be written \(EACCES\)/,
       ],
       [
+        "with a folder of qlog that it cannot write",
+        ({ run }) => ({ http3: { engine: "quic", qlog: closedFolder(run) } }),
+        /option "http3\.qlog" is ".*closed", which cannot be written \(EACCES\)/,
+      ],
+      [
         "with a temporary folder that it cannot enter",
         ({ run }) => {
           chmodSync(run, 0o700);
