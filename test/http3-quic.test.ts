@@ -2,6 +2,7 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { createSocket } from "node:dgram";
 import { mkdirSync, readdirSync, readFileSync } from "node:fs";
+import { connect as connectQuic } from "node:quic";
 import { connect, type Http3ClientSession } from "@currentspace/http3";
 import { CERTIFICATE, OTHER_CERTIFICATE } from "./support/certificate.ts";
 import { HTTP2 } from "./support/clients.ts";
@@ -479,6 +480,34 @@ describe("options", () => {
         session.request({ ...REQUEST, ":path": "/hang" }, { endStream: true }).on("error", () => {});
       for (let i = 0; i < 3; i++) open();
       expect(open).toThrow("StreamLimit");
+    } finally {
+      await session.close();
+    }
+  });
+
+  test("windows, streams and datagrams: what clients are told of them (RFC 9000 §18.2)", async () => {
+    await using server = await start({
+      maxConcurrentStreams: 7,
+      streamWindow: 65_536,
+      connectionWindow: 131_072,
+      maxDatagramSize: 1400,
+    });
+    const session = await connectQuic(`127.0.0.1:${server.port}`, {
+      servername: "localhost",
+      alpn: "h3",
+      verifyPeer: "manual",
+    });
+    // How it ends does not matter.
+    session.closed.catch(() => {});
+    try {
+      await inTime("a connection", 5_000, session.opened);
+      // In Node and in Bun; the types leave it out.
+      expect((session as unknown as { remoteTransportParams: object }).remoteTransportParams).toMatchObject({
+        initialMaxStreamsBidi: 7n,
+        initialMaxStreamDataBidiRemote: 65_536n,
+        initialMaxData: 131_072n,
+        maxUdpPayloadSize: 1400n,
+      });
     } finally {
       await session.close();
     }
