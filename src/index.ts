@@ -1,3 +1,4 @@
+/// <reference types="node" preserve="true" />
 /** Tercet: one request handler over HTTP/1.1, HTTP/2 and HTTP/3, in reactor and worker processes. */
 export { CloneError } from "./clone/parts.ts";
 export type {

@@ -1,3 +1,4 @@
+/// <reference types="node" preserve="true" />
 /** `tercet/node`: handlers written for `node:http`, Express among them, on every protocol. */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Exchange } from "../exchange.ts";
