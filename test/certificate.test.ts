@@ -163,7 +163,9 @@ test("the engine quic: certificates by name, over TCP too, are read from their f
 
 describe("where listeners cannot take another certificate on HTTP/3", () => {
   test("several reactors: TCP gets it, HTTP/3 keeps the one before, and the log says so", async () => {
-    await using server = await startFixture("certificate.ts", { options: { workers: 1, reactors: 2 } });
+    await using server = await startFixture("certificate.ts", {
+      options: { workers: 1, reactors: 2, http3: "native" },
+    });
     const certificate = await makeCertificate();
     expect(await replaceCertificate(server, certificate)).toBe("in force");
     expect(await shownByTcp(server.port)).toBe(fingerprintOf(certificate));

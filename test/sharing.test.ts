@@ -16,7 +16,10 @@ async function start(mode: "process" | "base") {
   const scratch = await Scratch.make();
   writeFileSync(scratch.file("rows"), "4");
   const env = { TERCET_TEST_LOG: scratch.file("log"), TERCET_TEST_ROWS: scratch.file("rows") };
-  return startFixture("sharing.ts", { scratch, env, options: { mode, workers: 2, tasks: { workers: 1 } } });
+  // Two workers of the mode base share a port, which the engine quic cannot.
+  const engine = mode === "base" ? { http3: "native" } : {};
+  const options = { mode, workers: 2, tasks: { workers: 1 }, ...engine };
+  return startFixture("sharing.ts", { scratch, env, options });
 }
 
 // A connection is to reach each worker, and to outlive it.

@@ -199,7 +199,7 @@ export class RawHttp3 implements AsyncDisposable {
    * `nothing`: that is known when a request that was made later was answered.
    */
   async outcome(id: number | null = null): Promise<string> {
-    const probe = this.closed === null ? this.begin(headers(GET), true) : null;
+    const probe = this.#probe();
     await until("the server's reaction", WITHIN, () => {
       if (this.#reaction(id) !== null) return true;
       return probe !== null && this.stream(probe).ended;
@@ -211,6 +211,16 @@ export class RawHttp3 implements AsyncDisposable {
         throw error;
       },
     );
+  }
+
+  /** A request; null where the connection has been closed, of which the event may be on its way. */
+  #probe(): number | null {
+    if (this.closed !== null) return null;
+    try {
+      return this.begin(headers(GET), true);
+    } catch {
+      return null;
+    }
   }
 
   #reaction(id: number | null): string | null {
