@@ -77,7 +77,7 @@ export function serveCommand(): Command {
     .argument("<module>", "TypeScript or JavaScript file")
     .option("--host <host>", "name or address to listen on", DEFAULT_HOST)
     .option("--port <port>", "for TCP and UDP; 0 lets the system pick", String(DEFAULT_PORT))
-    .addOption(withDefault("--mode <mode>", "process", defaults.mode))
+    .addOption(withDefault("--mode <mode>", "process | base", defaults.mode))
     .addOption(
       withDefault("--workers <n>", "worker processes, or the least and the most: 2-8", defaults.workers.min),
     )
