@@ -414,6 +414,20 @@ describe("options", () => {
     }
   });
 
+  test("a client that goes on from another address counts for the one that it came from, until it leaves", async () => {
+    await using server = await start({ maxConnectionsPerAddress: 1 });
+    for (let i = 0; i < 2; i++) {
+      using relay = await UdpRelay.to(server.port);
+      await using peer = await RawHttp3.open(relay.port);
+      expect(await peer.get()).toBe(200);
+      await relay.move("127.0.0.2");
+      await json(peer, "/connection");
+      await until("the migration", 10_000, () => server.stdout.match(/ migrate /g)?.length === i + 1);
+      await peer.close();
+      await until("the end", 10_000, () => server.stdout.match(/ close /g)?.length === i + 1);
+    }
+  });
+
   test("the server's own maxConnections and maxConnectionsPerAddress count those over TCP and these together", async () => {
     for (const name of ["maxConnections", "maxConnectionsPerAddress"]) {
       await using server = await startFixture("quic.ts", { options: { http3: "quic", [name]: 2 } });

@@ -1,9 +1,9 @@
 /** A client's way to a server, of which a test can change what clients' networks change: the address, and whether there is one. */
 import { createSocket, type RemoteInfo, type Socket } from "node:dgram";
 
-async function bound(): Promise<Socket> {
+async function bound(address = "127.0.0.1"): Promise<Socket> {
   const socket = createSocket("udp4");
-  await new Promise<void>((resolve) => socket.bind(0, "127.0.0.1", resolve));
+  await new Promise<void>((resolve) => socket.bind(0, address, resolve));
   return socket;
 }
 
@@ -45,10 +45,10 @@ export class UdpRelay implements Disposable {
     return this.#back.address().port;
   }
 
-  /** The client goes on from another port. */
-  async move(): Promise<void> {
+  /** The client goes on from another port, and from another address of this machine where one is given. */
+  async move(address?: string): Promise<void> {
     const before = this.#back;
-    this.#back = await bound();
+    this.#back = await bound(address);
     this.#listen(this.#back);
     before.close();
   }

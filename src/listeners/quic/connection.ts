@@ -41,6 +41,8 @@ export class QuicConnection implements Connection {
   readonly bodies: BodyStore;
   remoteAddress = "";
   remotePort = 0;
+  /** The address that it counts for, wherever its client goes on from; null where it was not taken. */
+  admittedFrom: string | null = null;
   state: ConnectionState = "greeting";
   /** Streams that are open. */
   open = 0;

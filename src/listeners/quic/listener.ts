@@ -220,6 +220,7 @@ class QuicListener implements Listener, ConnectionOwner {
       ? "the server is shutting down"
       : this.#admission.admit(connection.remoteAddress, performance.now());
     if (refusal === null) {
+      connection.admittedFrom = connection.remoteAddress;
       connection.opened(info);
       return;
     }
@@ -229,9 +230,9 @@ class QuicListener implements Listener, ConnectionOwner {
 
   #closed(session: QuicSession, connection: QuicConnection, error: QuicError | null): void {
     this.#connections.delete(session);
-    const { state, remoteAddress } = connection;
     connection.closed(error);
-    if (state === "open" || state === "leaving") this.#admission.release(remoteAddress, performance.now());
+    const { admittedFrom } = connection;
+    if (admittedFrom !== null) this.#admission.release(admittedFrom, performance.now());
   }
 
   /** A request's head has come. */
