@@ -17,6 +17,20 @@ function errorOf(value: unknown): Error {
   throw new Error("it was cloned");
 }
 
+/**
+ * With maps and sets as lists, and dates as numbers: `toEqual` may compare a member with another that looks like it, and calls two
+ * invalid dates different.
+ */
+function listed(value: unknown): unknown {
+  if (value instanceof Date) return { date: value.getTime() };
+  if (value instanceof Map) return { map: listed([...value]) };
+  if (value instanceof Set) return { set: listed([...value]) };
+  if (Array.isArray(value)) return value.map(listed);
+  if (value === null || typeof value !== "object" || Object.getPrototypeOf(value) !== Object.prototype)
+    return value;
+  return Object.fromEntries(Object.entries(value).map(([name, member]) => [name, listed(member)]));
+}
+
 describe("a value", () => {
   test("arrives equal, whatever it is, by itself and beside a large buffer", () => {
     const anything = fc.anything({ withBigInt: true, withDate: true, withMap: true, withSet: true });
@@ -24,10 +38,10 @@ describe("a value", () => {
       fc.property(anything, fc.boolean(), (value, isPacked) => {
         const through = isPacked ? packed : undefined;
         // Structured clone keeps no prototype: what is compared is the members.
-        const members = structuredClone(value);
-        expect(over(value, through)).toEqual(members);
+        const members = listed(structuredClone(value));
+        expect(listed(over(value, through))).toEqual(members);
         const buffer = Buffer.alloc(5000, 1);
-        expect(over({ value, buffer }, through)).toEqual({ value: members, buffer });
+        expect(listed(over({ value, buffer }, through))).toEqual({ value: members, buffer });
       }),
       { numRuns: 300 },
     );
