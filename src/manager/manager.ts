@@ -354,7 +354,10 @@ export class Manager implements ServerAccess {
         this.#failStart(new StartError(message.reason));
         return;
       case "stuck":
-        this.#kill(message.pid);
+        this.#kill(message.pid, "has stopped answering");
+        return;
+      case "broken":
+        this.#kill(message.pid, "has broken its channel");
         return;
       case "certificate":
         this.#certificates.answered(id, message.failure);
@@ -510,7 +513,7 @@ export class Manager implements ServerAccess {
     const { maxMemory, requestTimeout } = this.#config.options;
     if (!child.alive || this.#isStopping) return;
     if (counts === null) {
-      if (requestTimeout > 0) this.#kill(child.pid);
+      if (requestTimeout > 0) this.#kill(child.pid, "has stopped answering");
       return;
     }
     if (maxMemory > 0 && counts.rss > maxMemory) {
@@ -526,13 +529,13 @@ export class Manager implements ServerAccess {
     }
   }
 
-  /** A worker that says nothing is stuck in a loop. */
-  #kill(pid: number): void {
+  /** A worker that says nothing is stuck in a loop; one that says what nobody understands cannot be talked to. */
+  #kill(pid: number, reason: string): void {
     const member = this.#workers.members.find(({ child }) => child.pid === pid);
     // Several reactors may find the same.
     if (member === undefined || this.#killed.has(member.child)) return;
     this.#killed.add(member.child);
-    this.#log(`worker ${member.slot.id} (${pid}) has stopped answering: it is killed`);
+    this.#log(`worker ${member.slot.id} (${pid}) ${reason}: it is killed`);
     member.child.kill("SIGKILL");
   }
 

@@ -153,6 +153,8 @@ export type FromReactor =
   | { readonly type: "failed"; readonly reason: string }
   /** A worker has said nothing for `requestTimeout`. */
   | { readonly type: "stuck"; readonly pid: number }
+  /** A worker has broken the rules of the wire: this reactor hears it no more. */
+  | { readonly type: "broken"; readonly pid: number }
   /** Requests wait for a worker. @param wait milliseconds that one more would */
   | { readonly type: "waiting"; readonly wait: number }
   /** @param failure where some protocol keeps the certificate before, and why; else null */

@@ -78,8 +78,8 @@ export class NodeResponse extends ServerResponse<NodeRequest> {
 
   override writeHead(status: number, ...rest: unknown[]): this {
     if (this.#head !== null) throw headersSent("write");
-    if (!Number.isInteger(status) || status < 200 || status > 999) {
-      throw invalidStatus(status, "a final one, from 200 to 999");
+    if (!Number.isInteger(status) || status < 200 || status > 599) {
+      throw invalidStatus(status, "a final one, from 200 to 599 (RFC 9110 §15)");
     }
     const [first] = rest;
     this.statusCode = status;

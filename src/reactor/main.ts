@@ -27,6 +27,7 @@ function start(config: ReactorConfig): void {
     policy: dispatchPolicy<WorkerLink>(config.dispatch, !config.isElastic, log),
     runDirectory: dirname(config.socketPath),
     stuck: (pid) => send({ type: "stuck", pid }),
+    broken: (pid) => send({ type: "broken", pid }),
     log,
   });
   const workers = createServer((socket) => reactor.attach(socket));

@@ -16,6 +16,7 @@ import { FileAnswers, fileFailure } from "../files/file-answers.ts";
 import { type HeadLimits, refusalOf } from "../http/fields.ts";
 import { answerFailure, isIdempotent } from "../http/semantics.ts";
 import type { ListenerHost } from "../listeners/listener.ts";
+import { FrameError } from "../wire/frames.ts";
 import { type Doing, doingOf } from "../wire/progress.ts";
 import { ConnectionDesk } from "./connection-desk.ts";
 import type { DispatchPolicy } from "./dispatch-policy.ts";
@@ -39,6 +40,8 @@ export interface ReactorSettings {
   readonly runDirectory: string;
   /** Told of a worker that has said nothing for `requestTimeout`. */
   stuck(pid: number): void;
+  /** A worker has broken the rules of the wire, and its channel is closed. */
+  broken(pid: number): void;
   log(line: string): void;
 }
 
@@ -210,6 +213,8 @@ export class Reactor implements ListenerHost, LinkOwner {
     this.#employed.delete(link.pid);
     const wasStuck = this.#stuck.delete(link.pid);
     if (error !== null) this.log(`the channel to worker ${link.workerId} broke: ${error.message}`);
+    // It would live on without one, and never get another request.
+    if (error instanceof FrameError && link.pid !== 0) this.#settings.broken(link.pid);
     const flights = this.registry.flights().filter((flight) => flight.link === link);
     if (flights.length === 0) return;
     const doing = doingOf(this.#settings.runDirectory, link.pid);

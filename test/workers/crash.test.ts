@@ -114,6 +114,18 @@ describe("a handler that never lets go of its worker", () => {
   });
 });
 
+test("a worker that breaks the rules of the wire is replaced, and its requests end as when it dies", async () => {
+  await using server = await startFixture("server.ts", { options: { workers: 1 } });
+  await using client = await HTTP2.open(server);
+  const before = await readStats(client);
+  const { status, body } = await client.request({ method: "POST", path: "/garble" });
+  await body.bytes();
+  expect(status).toBe(502);
+  await untilReplaced(client, before, before.workers[0]?.pid ?? 0);
+  expect(await textOf(client, "/wait?ms=1")).toBe("waited as GET");
+  await server.logs(/worker 1 \(\d+\) has broken its channel: it is killed/);
+});
+
 test("a machine that stands still for longer than requestTimeout costs no request, and no worker", async () => {
   await using server = await startFixture("server.ts", { options: { workers: 2, requestTimeout: 2_000 } });
   await using client = await HTTP2.open(server);
