@@ -50,6 +50,17 @@ describe("a handler that throws", () => {
       });
     }
 
+    test(`${kind.name}: what cannot be shown is a 500 as well`, async () => {
+      const { server } = shared;
+      await using client = await kind.open(server);
+      for (const path of ["/throw-odd", "/throw-cycle"]) {
+        const mark = `${path}?by=${encodeURIComponent(kind.name)}`;
+        expect((await answerTo(client, mark))[0]).toBe(500);
+        await server.logs(`error in GET ${mark}`);
+      }
+      expect((await answerTo(client, "/hello"))[0]).toBe(200);
+    });
+
     test(`${kind.name}: after the response has begun, it is cut short`, async () => {
       await using client = await kind.open(shared.server);
       const response = await client.request({ path: "/throw-late" });
