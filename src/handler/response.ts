@@ -370,9 +370,12 @@ export class HttpResponse {
     this.#exchange.sink.head(this.#head);
   }
 
-  /** RFC 9110 §8.6: 204 has no content-length; 304 only that of the response it stands for, which nobody knows here. */
+  /**
+   * RFC 9110 §8.6: 204 has no content-length; 304 only that of the response it stands for, which nobody knows here. 205 has
+   * none that could be anything but 0 (§15.3.6), and an engine that needs it says so.
+   */
   get #mayHaveLength(): boolean {
-    return this.#status !== 204 && this.#status !== 304;
+    return this.#status !== 204 && this.#status !== 205 && this.#status !== 304;
   }
 
   #dropLength(): void {

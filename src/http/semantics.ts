@@ -16,9 +16,9 @@ export function isIdempotent(method: string): boolean {
   return IDEMPOTENT.has(method);
 }
 
-/** RFC 9110 §6.4.1: an answer to HEAD, and these statuses, never carry a body. */
+/** RFC 9110 §6.4.1, §15.3.6: an answer to HEAD, and these statuses, never carry a body. */
 export function forbidsBody(method: string, status: number): boolean {
-  return method === "HEAD" || status === 204 || status === 304 || status < 200;
+  return method === "HEAD" || status === 204 || status === 205 || status === 304 || status < 200;
 }
 
 /**
