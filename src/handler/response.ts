@@ -1,7 +1,12 @@
 /** A response as a handler makes it: the head, then a body at once or piece by piece. */
 import type { Exchange, ResponseHead } from "../exchange.ts";
 import { byteLength, toBytes } from "../http/body.ts";
-import { isConnectionSpecific, isForbiddenTrailer, unsendableFieldLine } from "../http/fields.ts";
+import {
+  isConnectionSpecific,
+  isForbiddenTrailer,
+  isSingleton,
+  unsendableFieldLine,
+} from "../http/fields.ts";
 import { formatPriority, type Priority } from "../http/priority.ts";
 import { forbidsBody } from "../http/semantics.ts";
 import { type CookieOptions, setCookieOf } from "../http/set-cookie.ts";
@@ -71,14 +76,16 @@ export class HttpResponse {
   /**
    * Sets a field, in place of what it was before. Names are taken in any case and sent in lower case.
    * @param value an array for a field of several lines
-   * @throws TypeError for a name or value that RFC 9110 §5 forbids, a line of over 65,503 bytes, or a field of the connection (RFC 9113 §8.2.2),
-   * which is the server's own; ResponseStateError after the head was sent
+   * @throws TypeError for a name or value that RFC 9110 §5 forbids, a line of over 65,503 bytes, several lines of a field that has one
+   * value, such as content-type, or a field of the connection (RFC 9113 §8.2.2), which is the server's own; ResponseStateError after the
+   * head was sent
    */
   header(name: string, value: FieldValue): this {
     this.#mustBeOpen("header");
     const lower = name.toLowerCase();
-    if (typeof value === "object") {
+    if (typeof value === "object" && value !== null) {
       const texts = value.map((each) => sendable("header", lower, each));
+      if (texts.length > 1) mayRepeat("header", lower);
       this.removeHeader(lower);
       for (const text of texts) this.#fields.push(lower, text);
       return this;
@@ -99,6 +106,7 @@ export class HttpResponse {
     this.#mustBeOpen("appendHeader");
     const lower = name.toLowerCase();
     const texts = [value].flat().map((each) => sendable("appendHeader", lower, each as string | number));
+    if (texts.length > 1 || this.#find(lower) !== -1) mayRepeat("appendHeader", lower);
     for (const text of texts) this.#fields.push(lower, text);
     return this;
   }
@@ -379,7 +387,7 @@ export class HttpResponse {
   }
 
   #dropLength(): void {
-    if (this.#status === 204) this.#remove("content-length", 0);
+    if (this.#status !== 304) this.#remove("content-length", 0);
   }
 
   #declaredLength(at: number): number {
@@ -429,9 +437,16 @@ export class HttpResponse {
 
 /** The value as it is sent. @throws TypeError */
 function sendable(call: string, name: string, value: string | number): string {
+  // "undefined" would be sent, and be a value like any other.
+  if (value == null) throw new TypeError(`${call}: the value of "${name}" is ${value}`);
   const text = String(value).trim();
   const wrong = unsendableFieldLine(name, text);
   if (wrong !== null) throw new TypeError(`${call}: ${wrong}`);
   if (isConnectionSpecific(name)) throw new TypeError(`${call}: "${name}" is for the server to send`);
   return text;
+}
+
+/** @throws TypeError for a field that has one line alone */
+function mayRepeat(call: string, name: string): void {
+  if (isSingleton(name)) throw new TypeError(`${call}: "${name}" has one value (RFC 9110 §5.3)`);
 }

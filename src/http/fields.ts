@@ -37,6 +37,21 @@ const CONNECTION_SPECIFIC = new Set([
   "upgrade",
 ]);
 
+/** Of a response, those of one value, which no list can hold: two lines of them are no message (RFC 9110 §5.3). */
+const SINGLETONS = new Set([
+  "age",
+  "content-length",
+  "content-location",
+  "content-range",
+  "content-type",
+  "date",
+  "etag",
+  "expires",
+  "last-modified",
+  "location",
+  "retry-after",
+]);
+
 const FORBIDDEN_TRAILERS = new Set([
   "authorization",
   "cache-control",
@@ -223,6 +238,11 @@ export function refusalOf(
 /** True for a field that speaks of one connection of HTTP/1.1, which is the server's alone to send. */
 export function isConnectionSpecific(name: string): boolean {
   return CONNECTION_SPECIFIC.has(name);
+}
+
+/** True for a field of a response that may have one line alone. */
+export function isSingleton(name: string): boolean {
+  return SINGLETONS.has(name);
 }
 
 /** What an engine lets through that checks no characters: RFC 9110 §5.1 and §5.5, RFC 9113 §8.2.1. */

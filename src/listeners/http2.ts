@@ -76,7 +76,7 @@ export class Http2Exchange extends TcpExchange implements Exchange, Sink {
 
   inform(head: ResponseHead): boolean {
     if (this.#gone) return false;
-    this.#stream.additionalHeaders({ ":status": head.status, ...headersOf(head.fields) });
+    this.#stream.additionalHeaders({ ":status": head.status, ...sectionOf(head.fields) });
     return true;
   }
 
@@ -99,7 +99,7 @@ export class Http2Exchange extends TcpExchange implements Exchange, Sink {
     this.ended = true;
     if (this.#gone) return;
     if (trailers !== null) {
-      this.#stream.once("wantTrailers", () => this.#stream.sendTrailers(headersOf(trailers)));
+      this.#stream.once("wantTrailers", () => this.#stream.sendTrailers(sectionOf(trailers)));
     }
     this.#stream.end();
   }
@@ -117,11 +117,47 @@ export class Http2Exchange extends TcpExchange implements Exchange, Sink {
   #headers(head: ResponseHead): Record<string, string | string[] | number> {
     const headers: Record<string, string | string[] | number> = {
       ":status": head.status,
-      ...headersOf(head.fields),
+      ...sectionOf(head.fields),
     };
     if (this.#altSvc !== null) headers["alt-svc"] ??= this.#altSvc;
     return headers;
   }
+}
+
+/**
+ * As node:http2 takes a section: of these it throws at a second line, lists though some of them are (RFC 9110 §8.4, §8.5).
+ */
+const ONE_LINE = new Set([
+  ...["access-control-allow-credentials", "access-control-max-age", "access-control-request-method", "age"],
+  ...[
+    "authorization",
+    "content-encoding",
+    "content-language",
+    "content-length",
+    "content-location",
+    "content-md5",
+  ],
+  ...["content-range", "content-type", "date", "dnt", "etag", "expires", "from", "host", "if-match"],
+  ...["if-modified-since", "if-none-match", "if-range", "if-unmodified-since", "last-modified", "location"],
+  ...[
+    "max-forwards",
+    "proxy-authorization",
+    "range",
+    "referer",
+    "retry-after",
+    "tk",
+    "upgrade-insecure-requests",
+  ],
+  ...["user-agent", "x-content-type-options"],
+]);
+
+function sectionOf(fields: Fields): Record<string, string | string[]> {
+  const section = headersOf(fields);
+  for (const name in section) {
+    const value = section[name];
+    if (typeof value === "object" && ONE_LINE.has(name)) section[name] = value.join(", ");
+  }
+  return section;
 }
 
 /** The header block in order, where the engine gives it; else as near as its dictionary comes. */

@@ -172,13 +172,23 @@ export class WorkerLink implements ChannelOwner, Candidate {
       if (type !== FrameType.credit) this.#owner.dropped();
       return;
     }
+    try {
+      this.#answer(flight, frame);
+    } catch (error) {
+      if (error instanceof FrameError) throw error;
+      // What its engine will not send is the fault of this response: the frames behind it are others'.
+      if (!flight.over) this.#owner.broken(flight, `the engine refused it: ${(error as Error).message}`);
+    }
+  }
+
+  #answer(flight: Flight, { type, end, payload }: Frame): void {
     const { sink } = flight.exchange;
     switch (type) {
       case FrameType.response: {
         if (flight.state === "responding") throw new FrameError("a response began twice");
         const head = this.#heads.read(payload);
         flight.state = "responding";
-        if (frame.end) {
+        if (end) {
           sink.respond(head, payload.left === 0 ? null : payload.rest());
           this.#owner.completed(flight);
           return;
@@ -192,7 +202,7 @@ export class WorkerLink implements ChannelOwner, Candidate {
         if (flight.state !== "responding" || flight.responseEnded)
           throw new FrameError("data without a head");
         if (payload.left > 0) this.#data(flight, payload.rest());
-        if (frame.end) this.#ended(flight);
+        if (end) this.#ended(flight);
         return;
       case FrameType.trailers:
         if (flight.state !== "responding" || flight.responseEnded)
