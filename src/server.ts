@@ -23,6 +23,7 @@ import { Manager } from "./manager/manager.ts";
 import type { MessageSender, ServerStats } from "./manager/messages.ts";
 import { Operator } from "./manager/operator.ts";
 import { RunDirectory } from "./manager/run-directory.ts";
+import { SHUT_DOWN, StartError } from "./manager/start-error.ts";
 import {
   checkAddress,
   OptionError,
@@ -79,6 +80,9 @@ type EventName = keyof ServerEvents;
 type Lifecycle = Exclude<EventName, "request" | "task" | "message">;
 type Listeners = { [Name in Lifecycle]: ServerEvents[Name][] };
 
+/** The one whose `start` the workers of this process run their script up to. */
+let started: Server | null = null;
+
 /** Of a message to all. */
 const MAX_MESSAGE_BYTES = 1024 * 1024;
 /** Of a task worker that cannot start for its code no longer asks for one. */
@@ -122,6 +126,9 @@ export class Server {
   #manager: Manager | null = null;
   #operator: Operator | null = null;
   #worker: WorkerProcess | TaskWorkerProcess | null = null;
+  /** Null until `start`, and again where that has failed. */
+  #start: Promise<void> | null = null;
+  #shutdown: Promise<void> | null = null;
   /** Null until the server was started. */
   #access: ServerAccess | null = null;
   #port = 0;
@@ -214,17 +221,25 @@ export class Server {
   /**
    * Starts the server. In the manager, which is the process that the user started, it resolves when everything is
    * ready; in a worker it never resolves, so that what follows it runs only once.
-   * @throws OptionError, CertificateError, or StartError for a port in use, a handler that does not load… (as a
-   * rejection); nothing is left running then
+   * @throws OptionError, CertificateError, or StartError for a port in use, a handler that does not load, a shutdown meanwhile…;
+   * nothing is left running then. Error where it was started already, or another server of this process was: a process has one
+   * (all as rejections)
    */
-  start(): Promise<void> {
+  async start(): Promise<void> {
     this.#mustNotRun("start");
+    if (started !== null && started !== this) {
+      throw new Error(
+        "start: another server of this process was started, and its workers run this script up to there",
+      );
+    }
     const options = resolveOptions(this.#options);
     const load = this.#load;
-    if (load === null)
-      return Promise.reject(new OptionError('there is no handler: call server.on("request", …)'));
+    if (load === null) throw new OptionError('there is no handler: call server.on("request", …)');
+    started = this;
     if (taskWorkerId !== null) return this.#startTaskWorker(taskWorkerId, options);
-    return workerId === null ? this.#startManager(options) : this.#startWorker(workerId, options, load);
+    if (workerId !== null) return this.#startWorker(workerId, options, load);
+    this.#start = this.#startManager(options);
+    return this.#start;
   }
 
   /** Counts and memory of every process, and the exchanges in flight. In the manager and in workers. */
@@ -298,11 +313,21 @@ export class Server {
 
   /**
    * Shuts the server down: no new requests, those in flight finish (up to `shutdownTimeout`), every process leaves.
-   * Resolves when that is done; in a worker, when it was asked for.
+   * Resolves when that is done, however often it is called; in a worker, when it was asked for. A start that is under way fails.
    */
   async shutdown(): Promise<void> {
     if (this.#worker !== null) this.#worker.link.send({ type: "shutdownServer" });
-    if (this.#manager === null) return;
+    if (this.#start === null) return;
+    this.#shutdown ??= this.#shutDown(this.#start);
+    await this.#shutdown;
+  }
+
+  async #shutDown(start: Promise<void>): Promise<void> {
+    if (this.#manager === null) {
+      // No process is there yet, and none will be.
+      await start.catch(() => {});
+      return;
+    }
     this.#operator?.stopping();
     try {
       await this.#manager.stop(resolveOptions(this.#options).shutdownTimeout);
@@ -313,6 +338,20 @@ export class Server {
   }
 
   async #startManager(options: ResolvedOptions): Promise<void> {
+    try {
+      await this.#startProcesses(options);
+    } catch (error) {
+      // Whoever has asked for the end, by a signal perhaps, says how this process ends.
+      if (this.#manager !== null) await this.#shutdown?.catch(() => {});
+      if (this.#shutdown === null) {
+        this.#start = null;
+        this.#manager = null;
+      }
+      throw error;
+    }
+  }
+
+  async #startProcesses(options: ResolvedOptions): Promise<void> {
     const { user, group, runDirectory, pidFile } = options;
     const identity = identityOf(user, group);
     await checkFolders(options);
@@ -322,6 +361,10 @@ export class Server {
     const certificates = await this.#certificates(options);
     const port = this.#askedPort;
     const directory = await RunDirectory.take({ path: runDirectory, port, pidFile, identity }, this.#log);
+    if (this.#shutdown !== null) {
+      directory.release();
+      throw new StartError(SHUT_DOWN);
+    }
     const { meeting, remains } = directory;
     const tasks = this.#loadTask && options.tasks;
     const config = {
@@ -430,7 +473,7 @@ export class Server {
   }
 
   #mustNotRun(call: string): void {
-    if (this.#manager !== null || this.#worker !== null)
+    if (this.#start !== null || this.#worker !== null)
       throw new Error(`${call}: the server was started already`);
   }
 }

@@ -41,7 +41,7 @@ import {
 } from "./server-stats.ts";
 import { type Participant, Sharing } from "./sharing.ts";
 import { checkPortIsFree, checkSocketPath } from "./start-checks.ts";
-import { StartError } from "./start-error.ts";
+import { SHUT_DOWN, StartError } from "./start-error.ts";
 import { type TaskWorkerChild, TaskWorkers } from "./task-workers.ts";
 
 export interface Address {
@@ -128,6 +128,8 @@ export class Manager implements ServerAccess {
     const failed = new Promise<never>((_, reject) => {
       this.#failStart = reject;
     });
+    // It may be told of before anybody waits for it.
+    failed.catch(() => {});
     // The first finds the port that the others share.
     const started = async () => {
       if (options.mode === "base") {
@@ -145,6 +147,7 @@ export class Manager implements ServerAccess {
     try {
       checkSocketPath(this.#socketPath(options.reactors));
       await checkPortIsFree(this.#config);
+      if (this.#isStopping) throw new StartError(SHUT_DOWN);
       await Promise.race([started(), failed]);
       this.#isRunning = true;
       return this.#address as Address;
@@ -294,6 +297,7 @@ export class Manager implements ServerAccess {
 
   async #stop(timeout: number): Promise<void> {
     this.#isStopping = true;
+    this.#failStart(new StartError(SHUT_DOWN));
     this.#reactorPulse.stop();
     this.#workerPulse.stop();
     const deadline = performance.now() + timeout;

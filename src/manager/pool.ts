@@ -131,6 +131,7 @@ export class Pool<C extends PoolChild> {
    * @throws MemberError (as a rejection) for the first that does not become ready
    */
   async start(count: number): Promise<void> {
+    if (this.#isStopping) throw new MemberError(`${this.#spec.name}s are being stopped`);
     const members = Array.from({ length: count }, () => this.#launch(this.#addSlot(), "first"));
     await Promise.all(members.map(({ ready }) => ready.promise));
   }

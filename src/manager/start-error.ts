@@ -3,3 +3,6 @@ export class StartError extends Error {
   readonly code = "TERCET_START";
   override readonly name = "StartError";
 }
+
+/** Why a start has failed that was given up. */
+export const SHUT_DOWN = "the server was shut down before it was ready";
