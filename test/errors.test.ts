@@ -1,7 +1,7 @@
 /** Bad input of every kind: from handlers, from whoever starts the server, and from clients. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { createSocket } from "node:dgram";
-import { chmodSync, readFileSync, writeFileSync } from "node:fs";
+import { appendFileSync, chmodSync, readFileSync, writeFileSync } from "node:fs";
 import { OTHER_CERTIFICATE } from "./support/certificate.ts";
 import type { Client } from "./support/client.ts";
 import { ALL_CLIENTS, HTTP2 } from "./support/clients.ts";
@@ -183,6 +183,12 @@ describe("a start that cannot be", () => {
     ["no PEM at all", async (scratch) => writeFileSync(scratch.cert, "not a certificate"), /cert\.pem/],
     ["a key that is no PEM", async (scratch) => writeFileSync(scratch.key, "not a key"), /key\.pem/],
     [
+      "a broken one behind the first",
+      async (scratch) =>
+        appendFileSync(scratch.cert, "\n-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n"),
+      /the certificate \S+cert\.pem cannot be used/,
+    ],
+    [
       "a key of another certificate",
       async (scratch) => writeFileSync(scratch.key, (await OTHER_CERTIFICATE).key),
       /key\.pem.*cert\.pem/,
@@ -200,6 +206,18 @@ describe("a start that cannot be", () => {
       if (name === "missing") expect(line).toContain(scratch.file("none.pem"));
     });
   }
+
+  test("no certificate, and no folder to keep one in", async () => {
+    const scratch = await Scratch.make();
+    writeFileSync(scratch.file("no-folder"), "");
+    const env = { XDG_CACHE_HOME: scratch.file("no-folder") };
+    await using program = await runCli(fixture("app.ts"), {
+      scratch,
+      env,
+      flags: { cert: false, key: false },
+    });
+    expect(await failedStart(program)).toContain(scratch.file("no-folder/tercet"));
+  });
 
   test("a certificate without its key", async () => {
     await using program = await runCli(fixture("app.ts"), { flags: { key: false } });

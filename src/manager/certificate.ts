@@ -3,6 +3,7 @@ import { createPrivateKey, X509Certificate } from "node:crypto";
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
+import { createSecureContext } from "node:tls";
 import { generate } from "selfsigned";
 import type { Certificate, Certificates } from "../listeners/listener.ts";
 
@@ -25,6 +26,15 @@ export function loadCertificate(source: Certificate): Certificate {
   if (!parsedCert.checkPrivateKey(parsedKey)) {
     throw new CertificateError(
       `the key ${nameOf(source.key)} is not the key of the certificate ${nameOf(source.cert)}`,
+    );
+  }
+  try {
+    // The certificates behind the first are read by this alone.
+    createSecureContext({ cert, key });
+  } catch (error) {
+    throw new CertificateError(
+      `the certificate ${nameOf(source.cert)} cannot be used: ${(error as Error).message}`,
+      { cause: error },
     );
   }
   return { cert, key };
@@ -62,11 +72,18 @@ export async function selfSignedCertificate(now: number): Promise<Certificate & 
       },
     ],
   });
-  mkdirSync(folder, { recursive: true, mode: 0o700 });
-  // One file for both, put in place by a rename: whoever starts at the same time finds a pair, never a half.
-  const partial = `${path}.${process.pid}`;
-  writeFileSync(partial, `${made.cert}\n${made.private}`, { mode: 0o600 });
-  renameSync(partial, path);
+  try {
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+    // One file for both, put in place by a rename: whoever starts at the same time finds a pair, never a half.
+    const partial = `${path}.${process.pid}`;
+    writeFileSync(partial, `${made.cert}\n${made.private}`, { mode: 0o600 });
+    renameSync(partial, path);
+  } catch (error) {
+    throw new CertificateError(
+      `no self-signed certificate can be kept in ${folder}: ${(error as Error).message}; give your own, or another XDG_CACHE_HOME`,
+      { cause: error },
+    );
+  }
   return { cert: made.cert, key: made.private, path };
 }
 
