@@ -1,4 +1,5 @@
 /** Every option: its type, unit, default and check. There are no defaults anywhere else. */
+import { isIP } from "node:net";
 import { availableParallelism } from "node:os";
 import { resolve } from "node:path";
 import { inspect } from "node:util";
@@ -634,6 +635,11 @@ const CHECKS = v.strictObject({
  * @throws OptionError for the first that is wrong
  */
 export function resolveOptions(options: ServerOptions): ResolvedOptions {
+  if (typeof options !== "object" || options === null) {
+    throw new OptionError(
+      `the options are ${inspect(options)}; they must be an object, such as { workers: 4 }`,
+    );
+  }
   const result = v.safeParse(CHECKS, withoutSwooleNames(options));
   if (result.success) {
     const { http3, ...rest } = result.output;
@@ -683,7 +689,10 @@ function withoutSwooleNames(options: ServerOptions): ServerOptions {
  * @throws OptionError
  */
 export function checkAddress(host: string, port: number): void {
-  if (typeof host !== "string" || host === "" || /[\s/]/.test(host)) {
+  // A colon is of IPv6 alone, which stands without brackets: the port is the other argument.
+  const isHost =
+    typeof host === "string" && /^[^\s/\0[\]]+$/.test(host) && (isIP(host) === 6 || !host.includes(":"));
+  if (!isHost) {
     throw wrongOption("host", host, "a host name or an IP address, such as 0.0.0.0 or ::1");
   }
   if (!Number.isInteger(port) || port < 0 || port > 65535) {

@@ -122,6 +122,8 @@ describe("options", () => {
   });
 
   const wrong: [unknown, string][] = [
+    [null, "the options are null; they must be an object, such as { workers: 4 }"],
+    ["quic", "the options are 'quic'; they must be an object, such as { workers: 4 }"],
     [{ workers: 0 }, 'option "workers" is 0; it must be a whole number of processes from 1 to 1024'],
     [{ workers: "4" }, 'option "workers" is "4"; it must be a whole number of processes from 1 to 1024'],
     [{ workers: 2.5 }, 'option "workers" is 2.5; it must be a whole number of processes from 1 to 1024'],
@@ -302,10 +304,14 @@ describe("options", () => {
     expect(() => checkAddress("", 80)).toThrow(
       'option "host" is ""; it must be a host name or an IP address',
     );
+    for (const host of ["[::1]", "localhost:80", "::g", "a b", "http://a", "a\0"]) {
+      expect(() => checkAddress(host, 80)).toThrow("it must be a host name or an IP address");
+    }
     expect(() => checkAddress("localhost", 65_536)).toThrow(
       'option "port" is 65536; it must be a whole number from 0',
     );
     expect(() => checkAddress("localhost", "80" as unknown as number)).toThrow('option "port" is "80"');
-    checkAddress("::1", 0);
+    for (const host of ["::1", "::", "fe80::1%eth0", "::ffff:127.0.0.1", "127.0.0.1", "a_b.example"])
+      checkAddress(host, 0);
   });
 });
