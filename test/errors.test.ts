@@ -118,6 +118,11 @@ describe("wrong options", () => {
     expect(program.stderr).toStartWith("tercet: unknown option '--max-coffee'");
   });
 
+  test("a certificate for no TLS on the command line", async () => {
+    await using program = await runCli(fixture("app.ts"), { flags: { "no-tls": true } });
+    expect(await failedStart(program)).toMatch(/"cert" does not go with --no-tls/);
+  });
+
   const IN_CODE: [options: Record<string, unknown>, option: string, value: string, allowed: RegExp][] = [
     [{ workers: -1 }, "workers", "-1", /1 to/],
     [{ maxBodyBytes: "10MB" }, "maxBodyBytes", "10MB", /bytes/],

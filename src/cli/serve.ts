@@ -238,8 +238,13 @@ function optionsOf(flags: Flags): ServerOptions {
   options.tasks = tasksOf(flags);
   options.compression = flags.compression;
   const { cert, key, tls } = flags;
-  if (!tls) options.tls = false;
-  else if (cert !== undefined && key !== undefined) options.tls = { cert, key };
+  if (!tls) {
+    if (cert !== undefined || key !== undefined)
+      throw new OptionError(
+        `option "${cert === undefined ? "key" : "cert"}" does not go with --no-tls: plain HTTP/1.1 has no certificate`,
+      );
+    options.tls = false;
+  } else if (cert !== undefined && key !== undefined) options.tls = { cert, key };
   else if (cert !== undefined || key !== undefined) {
     throw new OptionError(
       `option "${cert === undefined ? "cert" : "key"}" is missing: --cert and --key go together`,
