@@ -72,6 +72,7 @@ describe("garbage from clients", () => {
 describe("malformed HTTP/1.1 never reaches a handler", () => {
   const shared = sharedServer(() => startFixture("server.ts"));
   const MALFORMED: [name: string, bytes: string][] = [
+    ["a version that is another protocol's (RFC 9112 §2.3)", "GET /hello HTTP/2.0\r\nHost: a\r\n\r\n"],
     ["no Host (RFC 9112 §3.2)", "GET /hello HTTP/1.1\r\n\r\n"],
     ["two Hosts (RFC 9112 §3.2)", "GET /hello HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"],
     [
@@ -122,6 +123,21 @@ describe("malformed HTTP/1.1 never reaches a handler", () => {
         expect(answer).toStartWith("HTTP/1.1 400 ");
       }
       expect(await callsSeen()).toBe(before + 1);
+    });
+  }
+
+  const UNSERVED: [name: string, bytes: string][] = [
+    ["CONNECT (RFC 9110 §9.3.6)", "CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n"],
+    [
+      "a transfer coding but chunked (RFC 9112 §6.1)",
+      "POST /raw HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+    ],
+  ];
+  for (const [name, bytes] of UNSERVED) {
+    test(`${name} is not served: 501`, async () => {
+      using connection = await RawConnection.open(shared.server.port);
+      connection.send(bytes);
+      expect(await connection.untilReceived(/\r\n\r\n/)).toStartWith("HTTP/1.1 501 ");
     });
   }
 

@@ -209,6 +209,9 @@ export function refusalOf(
         return malformed('"te" may only say "trailers" (RFC 9113 §8.2.2, RFC 9114 §4.2)');
       }
     }
+    if (name === "transfer-encoding" && value.toLowerCase() !== "chunked") {
+      return { status: 501, reason: 'no transfer coding is served but "chunked" (RFC 9112 §6.1)' };
+    }
     if (name === "expect" && value.toLowerCase() !== "100-continue") {
       return { status: 417, reason: 'only "100-continue" can be expected (RFC 9110 §10.1.1)' };
     }

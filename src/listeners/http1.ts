@@ -44,9 +44,11 @@ export class Http1Exchange extends TcpExchange implements Exchange, Sink {
     this.path = target.path;
     this.authority = target.authority ?? host;
     this.malformed =
-      hosts === 1 || (hosts === 0 && request.httpVersion === "1.0")
-        ? malformed
-        : `there are ${hosts} host fields, not one (RFC 9112 §3.2)`;
+      request.httpVersionMajor !== 1
+        ? `the version is HTTP/${request.httpVersion} on a connection of HTTP/1.1`
+        : hosts === 1 || (hosts === 0 && request.httpVersion === "1.0")
+          ? malformed
+          : `there are ${hosts} host fields, not one (RFC 9112 §3.2)`;
     // Over TLS the request is Bun's parser in JavaScript: paused, it buffers all that its socket brings. So the socket
     // is paused, and the request alone is not, for its reading would let the socket go on. Plain HTTP is the other way.
     const flow = facts.scheme === "https" ? request.socket : request;

@@ -135,6 +135,7 @@ class TcpListener implements Listener {
     });
     server.on("request", (request, response) => this.#request(request, response));
     server.on("checkExpectation", (request, response) => this.#request(request, response));
+    server.on("connect", refuseTunnel);
     server.on("clientError", refuseGarbage);
     return server;
   }
@@ -181,6 +182,7 @@ class TcpListener implements Listener {
     });
     server.on("sessionError", () => {});
     server.on("tlsClientError", (_error, socket) => socket.destroy());
+    server.on("connect", refuseTunnel);
     server.on("clientError", refuseGarbage);
     return server;
   }
@@ -266,6 +268,15 @@ function refuseGarbage(error: Error & { code?: string }, socket: import("node:st
   }
   const status =
     error.code === "HPE_HEADER_OVERFLOW" ? "431 Request Header Fields Too Large" : "400 Bad Request";
+  endWith(socket, status);
+}
+
+/** CONNECT is no request to the engine, which would close the connection without a word (RFC 9110 §9.3.6). */
+function refuseTunnel(_request: unknown, socket: import("node:stream").Duplex): void {
+  if (socket.writable) endWith(socket, "501 Not Implemented");
+}
+
+function endWith(socket: import("node:stream").Duplex, status: string): void {
   socket.end(`HTTP/1.1 ${status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`);
 }
 
