@@ -217,7 +217,8 @@ describe("keepAliveTimeout", () => {
     await using server = await startFixture("server.ts", { options: { keepAliveTimeout: 1_000 } });
     using idle = await RawConnection.open(server.port);
     idle.send("GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    await idle.untilReceived(/Hello from HTTP\/1\.1!$/);
+    const answered = await idle.untilReceived(/Hello from HTTP\/1\.1!$/);
+    expect(answered).toMatch(/^keep-alive: timeout=1\r$/im);
     await using busy = await HTTP1.open(server);
     const answer = statusOf(busy, { path: "/wait?ms=2500" });
     await idle.untilClosed(5_000);

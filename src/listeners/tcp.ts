@@ -158,6 +158,8 @@ class TcpListener implements Listener {
       // biome-ignore lint/suspicious/noExplicitAny: handed on to node:http's parser, which the types leave out
       ...({ maxHeaderSize } as any),
     });
+    // It is not kept to, but told to clients of HTTP/1.1: the types leave it out.
+    (server as unknown as { keepAliveTimeout: number }).keepAliveTimeout = options.keepAliveTimeout;
     server.on("secureConnection", (socket) => {
       if (socket.alpnProtocol !== "h2") this.#connected(socket);
     });
