@@ -208,6 +208,8 @@ export function runDirectoryFault(path: string): string | null {
 }
 
 function removeRemains(path: string): void {
+  // Whoever clears the temporary folder may have been here.
+  if (!existsSync(path)) return;
   for (const name of readdirSync(path)) {
     if (REMAINS.test(name)) rmSync(join(path, name), { recursive: true, force: true });
   }

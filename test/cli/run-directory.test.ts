@@ -7,6 +7,7 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  rmSync,
   statSync,
   symlinkSync,
   writeFileSync,
@@ -150,6 +151,14 @@ describe("a run directory that was left behind", () => {
     expect(await server.ended()).toBe(0);
     expect(readdirSync(directory)).toEqual(["of-another"]);
   });
+});
+
+test("one that somebody has removed meanwhile does not keep its server from a good end", async () => {
+  await using server = await startCli(fixture("app.ts"));
+  for (const name of readdirSync(server.scratch.run)) {
+    rmSync(join(server.scratch.run, name), { recursive: true });
+  }
+  await server.stop();
 });
 
 test("of two servers that start at one moment one has it, and one is told whose it is", async () => {
