@@ -124,33 +124,18 @@ export class Http2Exchange extends TcpExchange implements Exchange, Sink {
   }
 }
 
-/**
- * As node:http2 takes a section: of these it throws at a second line, lists though some of them are (RFC 9110 §8.4, §8.5).
- */
+/** Of these node:http2 throws at a second line, lists though some of them are (RFC 9110 §8.4, §8.5). */
+// biome-ignore format: one long list
 const ONE_LINE = new Set([
-  ...["access-control-allow-credentials", "access-control-max-age", "access-control-request-method", "age"],
-  ...[
-    "authorization",
-    "content-encoding",
-    "content-language",
-    "content-length",
-    "content-location",
-    "content-md5",
-  ],
-  ...["content-range", "content-type", "date", "dnt", "etag", "expires", "from", "host", "if-match"],
-  ...["if-modified-since", "if-none-match", "if-range", "if-unmodified-since", "last-modified", "location"],
-  ...[
-    "max-forwards",
-    "proxy-authorization",
-    "range",
-    "referer",
-    "retry-after",
-    "tk",
-    "upgrade-insecure-requests",
-  ],
-  ...["user-agent", "x-content-type-options"],
+  "access-control-allow-credentials", "access-control-max-age", "access-control-request-method", "age",
+  "authorization", "content-encoding", "content-language", "content-length", "content-location",
+  "content-md5", "content-range", "content-type", "date", "dnt", "etag", "expires", "from", "host",
+  "if-match", "if-modified-since", "if-none-match", "if-range", "if-unmodified-since", "last-modified",
+  "location", "max-forwards", "proxy-authorization", "range", "referer", "retry-after", "tk",
+  "upgrade-insecure-requests", "user-agent", "x-content-type-options",
 ]);
 
+/** As node:http2 takes a section. */
 function sectionOf(fields: Fields): Record<string, string | string[]> {
   const section = headersOf(fields);
   for (const name in section) {
