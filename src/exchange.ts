@@ -142,7 +142,7 @@ export interface Exchange extends RequestHead {
   readonly sink: Sink;
   /** What makes the request malformed, where only its listener could see it. */
   readonly malformed: string | null;
-  /** Bytes of a head, where its listener takes fewer than the others. */
+  /** Bytes of a head, where its listener has a bound of its own beside that of all. */
   readonly maxHeaderBytes?: number | undefined;
   /** The client has gone, or has reset the stream: nothing more can be answered. */
   readonly aborted: boolean;

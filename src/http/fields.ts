@@ -223,7 +223,7 @@ export function refusalOf(
       declared = value;
     }
   }
-  const maxHeaderBytes = head.maxHeaderBytes ?? limits.maxHeaderBytes;
+  const maxHeaderBytes = Math.min(head.maxHeaderBytes ?? limits.maxHeaderBytes, limits.maxHeaderBytes);
   if (bytes > maxHeaderBytes) {
     return { status: 431, reason: `the head has ${bytes} bytes, over ${maxHeaderBytes}` };
   }

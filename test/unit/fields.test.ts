@@ -1,6 +1,6 @@
 /** What makes a request malformed or too large, rule by rule, without a socket. */
 import { describe, expect, test } from "bun:test";
-import type { Fields, Protocol, RequestHead } from "../../src/exchange.ts";
+import type { Fields, Protocol } from "../../src/exchange.ts";
 import {
   malformedFieldLine,
   malformedTrailers,
@@ -10,8 +10,10 @@ import {
 
 const LIMITS = { maxHeaderBytes: 4096, maxBodyBytes: 1000 };
 
-function statusOf(change: Partial<RequestHead>, hasBody = false): number | null {
-  const head: RequestHead = {
+type Head = Parameters<typeof refusalOf>[0];
+
+function statusOf(change: Partial<Head>, hasBody = false): number | null {
+  const head: Head = {
     protocol: "HTTP/3",
     method: "GET",
     scheme: "https",
@@ -110,6 +112,13 @@ describe("a request", () => {
     expect(statusOf({ fields: ["a", "x".repeat(room + 1)] })).toBe(431);
     expect(statusOf({ fields: Array.from({ length: 300 }, () => ["a", "b"]).flat() })).toBe(431);
     expect(statusOf({ path: `/${"x".repeat(5000)}` })).toBe(431);
+  });
+
+  test("over a bound of its listener's own is 431, too, and a larger one allows no more", () => {
+    const long = { fields: ["a", "x".repeat(2000)] };
+    expect(statusOf({ ...long, maxHeaderBytes: 1024 })).toBe(431);
+    expect(statusOf({ ...long, maxHeaderBytes: 100_000 })).toBeNull();
+    expect(statusOf({ fields: ["a", "x".repeat(5000)], maxHeaderBytes: 100_000 })).toBe(431);
   });
 
   test("that declares more than maxBodyBytes is 413", () => {
