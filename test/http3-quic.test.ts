@@ -6,7 +6,15 @@ import { connect as connectQuic } from "node:quic";
 import { connect, type Http3ClientSession } from "@currentspace/http3";
 import { CERTIFICATE, OTHER_CERTIFICATE } from "./support/certificate.ts";
 import { HTTP2 } from "./support/clients.ts";
-import { errorName, FrameType, frame, headers, readFrames, StreamType } from "./support/http3-frames.ts";
+import {
+  errorName,
+  type Field,
+  FrameType,
+  frame,
+  headers,
+  readFrames,
+  StreamType,
+} from "./support/http3-frames.ts";
 import { QuicheClient } from "./support/http3-quiche-client.ts";
 import { inTime, until } from "./support/poll.ts";
 import { growthDuring } from "./support/processes.ts";
@@ -483,6 +491,23 @@ describe("options", () => {
     await using open = await start({ allow: ["127.0.0.1"], block: ["192.0.2.1"] });
     await using peer = await RawHttp3.open(open.port);
     expect(await peer.get()).toBe(200);
+  });
+
+  test("maxFieldSectionSize, and maxHeaderBytes beside it: over the smaller one 431, in one line or many", async () => {
+    for (const [quic, options, passes] of [
+      [{ maxFieldSectionSize: 4096 }, {}, 3_000],
+      [{ maxFieldSectionSize: 131_072 }, { maxHeaderBytes: 4096 }, 3_000],
+      [{}, { maxHeaderBytes: 1024 }, 500],
+    ] as const) {
+      await using server = await start(quic, options);
+      await using peer = await RawHttp3.open(server.port);
+      const line = (bytes: number) => request({ fields: [["x-long", "x".repeat(bytes)]] });
+      const outcome = (head: readonly Field[]) => peer.outcome(peer.begin(headers(head), true));
+      expect(await outcome(line(passes))).toBe("answered 200");
+      for (const bytes of [5_000, 40_000, 200_000]) expect(await outcome(line(bytes))).toBe("answered 431");
+      const many = Array.from({ length: 500 }, (): Field => ["x-many", "x"]);
+      expect(await outcome(request({ fields: many }))).toBe("answered 431");
+    }
   });
 
   test("maxConcurrentStreams: no more requests are open at a time (RFC 9000 §4.6)", async () => {

@@ -10,6 +10,13 @@ const ADVERTISED = { qpackMaxTableCapacity: 4096, qpackBlockedStreams: 100 } as 
 /** What it takes in a head before it begins to drop lines; `maxHeaderBytes` counts 32 for each, and is reached before. */
 const MAX_HEADER_PAIRS = 65_535;
 
+/**
+ * Bytes of a head from which on the engine drops lines and says nothing of it: those that would exceed them, while what
+ * fits is still handed on. Where that is more than `maxHeaderBytes` it is a 431 all the same; where one line alone is
+ * larger than all this nobody sees that it was there. So there is room also above a small `maxHeaderBytes`.
+ */
+const MIN_KEPT_HEADER_BYTES = 256 * 1024;
+
 /** Options of the engine that its types leave out. */
 type EngineOptions = SessionOptions & { readonly handshakeTimeout: number };
 
@@ -46,7 +53,7 @@ export function engineOptions(
     } as SessionOptions["transportParams"],
     application: {
       maxHeaderPairs: MAX_HEADER_PAIRS,
-      maxHeaderLength: engineHeaderBytes(maxHeaderBytes),
+      maxHeaderLength: Math.max(engineHeaderBytes(maxHeaderBytes), MIN_KEPT_HEADER_BYTES),
       maxFieldSectionSize: quic.maxFieldSectionSize ?? maxHeaderBytes,
       qpackMaxDTableCapacity: quic.qpackMaxTableCapacity,
       qpackBlockedStreams: quic.qpackBlockedStreams,
