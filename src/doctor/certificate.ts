@@ -3,7 +3,7 @@ import { X509Certificate } from "node:crypto";
 import { statSync } from "node:fs";
 import { isIP } from "node:net";
 import { rootCertificates } from "node:tls";
-import { CertificateError, loadCertificate } from "../manager/certificate.ts";
+import { CertificateError, loadPair } from "../manager/certificate.ts";
 import { type Finding, ok, problem, warning } from "./finding.ts";
 
 const DAY = 24 * 60 * 60 * 1000;
@@ -29,7 +29,7 @@ export function certificateFindings(
   }
   let pem: string;
   try {
-    pem = loadCertificate(paths).cert;
+    pem = loadPair(paths).cert;
   } catch (error) {
     if (!(error instanceof CertificateError)) throw error;
     return [

@@ -17,8 +17,11 @@ const DAY = 24 * 60 * 60 * 1000;
 const VALID_DAYS = 365;
 const RENEW_DAYS = 7;
 
-/** @param source as in `ServerOptions.tls`: each a path to a PEM file, or PEM text */
-export function loadCertificate(source: Certificate): Certificate {
+/**
+ * The pair, checked; of what stands behind the certificate nothing is looked at.
+ * @param source as in `ServerOptions.tls`: each a path to a PEM file, or PEM text
+ */
+export function loadPair(source: Certificate): Certificate {
   const cert = readPem(source.cert, "certificate");
   const key = readPem(source.key, "key");
   const parsedCert = parse(cert, source.cert, "certificate", (pem) => new X509Certificate(pem));
@@ -28,6 +31,12 @@ export function loadCertificate(source: Certificate): Certificate {
       `the key ${nameOf(source.key)} is not the key of the certificate ${nameOf(source.cert)}`,
     );
   }
+  return { cert, key };
+}
+
+/** What a server can show. @param source as in `loadPair` */
+export function loadCertificate(source: Certificate): Certificate {
+  const { cert, key } = loadPair(source);
   try {
     // The certificates behind the first are read by this alone.
     createSecureContext({ cert, key });
