@@ -334,6 +334,7 @@ describe("early data (RFC 8470)", () => {
     server: TestServer,
     method: string,
     early: boolean,
+    fields: Readonly<Record<string, string>> = {},
   ): Promise<{ status: string; body: string }> {
     const first = await quiche(server.port, { allow0RTT: true });
     const ticket = await inTime(
@@ -352,7 +353,10 @@ describe("early data (RFC 8470)", () => {
     try {
       const stream = await until("a way for early data", 2_000, () => {
         try {
-          return session.request({ ...REQUEST, ":method": method, ":path": "/early" }, { endStream: true });
+          return session.request(
+            { ...REQUEST, ":method": method, ":path": "/early", ...fields },
+            { endStream: true },
+          );
         } catch {
           // Not yet.
           return undefined;
@@ -378,6 +382,9 @@ describe("early data (RFC 8470)", () => {
     const safe = await resumed(server, "GET", true);
     expect([safe.status, JSON.parse(safe.body)]).toEqual(["200", { early: true, method: "GET" }]);
     expect((await resumed(server, "POST", true)).status).toBe("425");
+    const denied = { "early-data": "0" };
+    expect((await resumed(server, "POST", true, denied)).status).toBe("425");
+    expect(JSON.parse((await resumed(server, "GET", true, denied)).body)).toMatchObject({ early: true });
     const told = await untilTold(
       server,
       "handshake",

@@ -127,7 +127,7 @@ export class HttpRequest {
    * come so, and only where the HTTP/3 engine quic has `earlyData`, or a proxy says so.
    */
   get earlyData(): boolean {
-    return fieldValue(this.#exchange.fields, "early-data") === "1";
+    return fieldValue(this.#exchange.fields, "early-data") !== undefined;
   }
 
   /** All fields of the query, in their order: `query.getAll(name)` for a name that comes several times. */

@@ -215,7 +215,8 @@ export function refusalOf(
     if (name === "expect" && value.toLowerCase() !== "100-continue") {
       return { status: 417, reason: 'only "100-continue" can be expected (RFC 9110 §10.1.1)' };
     }
-    if (name === "early-data" && value === "1" && !isSafe(method)) {
+    // Any value is as good as "1" (RFC 8470 §5.1).
+    if (name === "early-data" && !isSafe(method)) {
       return { status: 425, reason: "it came before the TLS handshake was done, and could be a replay" };
     }
     if (name === "content-length") {

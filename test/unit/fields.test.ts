@@ -103,7 +103,13 @@ describe("a request", () => {
     expect(["POST", "PUT", "DELETE", "PURGE"].map((method) => statusOf({ method, fields: early }))).toEqual([
       425, 425, 425, 425,
     ]);
-    expect(statusOf({ method: "POST", fields: ["early-data", "0"] })).toBeNull();
+  });
+
+  test("is early with any value of early-data, and with several (RFC 8470 §5.1)", () => {
+    for (const value of ["0", "", "?0"]) {
+      expect(statusOf({ method: "POST", fields: ["early-data", value] })).toBe(425);
+      expect(statusOf({ fields: ["early-data", value, "early-data", "1"] })).toBeNull();
+    }
   });
 
   test("over maxHeaderBytes is 431, counted with 32 a field line (RFC 9114 §4.2.2)", () => {
