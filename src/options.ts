@@ -650,6 +650,9 @@ export function resolveOptions(options: ServerOptions): ResolvedOptions {
     const isAlone = http3.engine === "quic" && rest.mode === "base";
     if (isAlone && options.workers !== undefined && rest.workers.max > 1)
       throw wrongOption("workers", rest.workers.max, `1 in the mode "base" ${alone}`);
+    for (const name of ["maxRequests", "maxMemory"] as const) {
+      if (isAlone && rest[name] > 0) throw wrongOption(name, rest[name], `0 in the mode "base" ${alone}`);
+    }
     const workers = isAlone ? { min: 1, max: 1 } : rest.workers;
     return { ...rest, workers, http3: http3.engine, quic: http3.quic };
   }

@@ -156,6 +156,17 @@ describe("a reload", () => {
   });
 });
 
+test("with the HTTP/3 engine quic there is no reload, and what serves stays", async () => {
+  await using server = await start({ workers: 1, http3: "quic" });
+  await using quiche = await QUICHE.open(server);
+  const before = await textOf(quiche, "/pid");
+  server.kill("SIGHUP");
+  await server.logs(
+    'reload failed, the old code still serves: in the mode "base" the HTTP/3 engine "quic" cannot share its port',
+  );
+  expect(await textOf(quiche, "/pid")).toBe(before);
+});
+
 test("by the command line, with static files and compression", async () => {
   await using server = await startCli(fixture("app.ts"), {
     flags: { mode: "base", workers: 2, static: fixture("") },

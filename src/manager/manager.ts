@@ -62,6 +62,7 @@ const MAX_REQUESTS_JITTER = 0.1;
  * default, 10, it returns under load what the next request asks back, at 3 % of the reactor's time.
  */
 const PURGE_DELAY = "1000";
+const LISTENS_ALONE = 'in the mode "base" the HTTP/3 engine "quic" cannot share its port with new code';
 
 export class Manager implements ServerAccess {
   readonly #config: ManagerConfig;
@@ -278,6 +279,7 @@ export class Manager implements ServerAccess {
     try {
       if (this.#isStopping) throw new ReloadError("the server is shutting down");
       if (!this.#isRunning) throw new ReloadError("the server has not started yet");
+      if (listensAlone(this.#config)) throw new ReloadError(LISTENS_ALONE);
       this.onReloading();
       const certificates = this.#certificates.read();
       const together = reloadStrategy === "all-at-once";
@@ -577,6 +579,11 @@ export class Manager implements ServerAccess {
 /** Arguments of the runtime, for a process that listens. */
 function listeningArgs({ maxHeaderBytes }: ResolvedOptions): string[] {
   return [`--max-http-header-size=${engineHeaderBytes(maxHeaderBytes)}`];
+}
+
+/** No second process can listen beside one that does, so that none can take its place while it serves. */
+function listensAlone({ options, certificates }: ManagerConfig): boolean {
+  return options.mode === "base" && options.quic !== null && certificates !== null;
 }
 
 function pidsOf(children: readonly { readonly pid: number }[]): number[] {

@@ -215,6 +215,10 @@ describe("options", () => {
       'option "reactors" is 2; it must be 1 with the HTTP/3 engine "quic", which cannot share a port',
     ],
     [
+      { http3: "quic", mode: "base", workers: 1, maxRequests: 5 },
+      'option "maxRequests" is 5; it must be 0 in the mode "base" with the HTTP/3 engine "quic"',
+    ],
+    [
       { http3_qpack_blocked_streams: 1 },
       'option "http3_qpack_blocked_streams" is for the HTTP/3 engine "quic", and "http3" is another',
     ],
