@@ -17,7 +17,7 @@ import {
 } from "./support/http3-frames.ts";
 import { QuicheClient } from "./support/http3-quiche-client.ts";
 import { inTime, until } from "./support/poll.ts";
-import { growthDuring } from "./support/processes.ts";
+import { growthDuring, openFilesOf } from "./support/processes.ts";
 import { GET, RawHttp3, request } from "./support/raw-http3.ts";
 import { runFixture, Scratch, startFixture, type TestServer } from "./support/server.ts";
 import { sharedServer } from "./support/shared-server.ts";
@@ -668,6 +668,31 @@ describe("bodies that are not read", () => {
       expect(await response.body.json<unknown>()).toEqual({ length: size, sha256: hasher.digest("hex") });
     });
     expect(grown).toBeLessThan(48 * MIB);
+  });
+
+  test("wait in the folder of uploads, in a file without a name, which is gone with the client", async () => {
+    const scratch = await Scratch.make();
+    const directory = scratch.file("bodies");
+    mkdirSync(directory);
+    await using server = await startFixture("quic.ts", {
+      scratch,
+      options: { http3: "quic", upload: { directory } },
+    });
+    await using observer = await RawHttp3.open(server.port);
+    const { reactors } = await json<{ reactors: { pid: number }[] }>(observer, "/stats");
+    const files = () => openFilesOf(reactors[0]?.pid ?? 0).filter((path) => path.startsWith(directory));
+    await using peer = await RawHttp3.open(server.port);
+    const id = peer.begin(headers(request({ method: "POST", path: "/hang" })));
+    const piece = frame(FrameType.data, Buffer.alloc(65_536));
+    await until("the file", 5_000, () => {
+      if (files().length === 1) return true;
+      peer.send(id, piece);
+      return false;
+    });
+    expect(files()[0]).toEndWith(" (deleted)");
+    expect(readdirSync(directory).filter((name) => name.startsWith("spool"))).toEqual([]);
+    await peer.close();
+    await until("its end", 5_000, () => files().length === 0);
   });
 
   test("over maxBodyBytes are 413, however slow the handler", async () => {

@@ -46,8 +46,9 @@ export function listenConfig(
   { host, options, directory }: ManagerConfig,
   now: Pick<ListenConfig, "port" | "reusePort" | "tls">,
 ): ListenConfig {
-  const { http3, quic } = options;
-  return { host, http3, quic, directory, ...pick(options, LISTENER_OPTIONS), ...now };
+  const { http3, quic, upload } = options;
+  const listened = { host, http3, quic, directory: upload.directory ?? directory };
+  return { ...listened, ...pick(options, LISTENER_OPTIONS), ...now };
 }
 
 /** @param now `isRunning` once the server has started */

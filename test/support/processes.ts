@@ -2,7 +2,7 @@
  * What /proc says of the processes a test has started: who descends from whom, who is still there, how much memory
  * each holds. A process is known by its id and its start time, so that an id used again is not taken for it.
  */
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 
 export interface ProcessKey {
   readonly pid: number;
@@ -79,6 +79,17 @@ export function processesMarked(marker: string): ProcessKey[] {
 /** The environment that the process was started with. */
 export function environmentOf(pid: number): string {
   return read(`/proc/${pid}/environ`) ?? "";
+}
+
+/** What the descriptors of a process are of; behind the path of a file that has no name any more is " (deleted)". */
+export function openFilesOf(pid: number): string[] {
+  return readdirSync(`/proc/${pid}/fd`).flatMap((fd) => {
+    try {
+      return readlinkSync(`/proc/${pid}/fd/${fd}`);
+    } catch {
+      return []; // It was closed meanwhile.
+    }
+  });
 }
 
 export function commandLine(pid: number): string {
