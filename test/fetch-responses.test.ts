@@ -68,6 +68,20 @@ describe("the fetch form", () => {
         expect(await foreign.body.text()).toBe("foreign");
       });
 
+      test("a text is plain text, where nothing else is said, and in a clone too", async () => {
+        await using client = await kind.open(shared.server);
+        for (const [path, type] of [
+          ["/this", "text/plain;charset=UTF-8"],
+          ["/clone", "text/plain;charset=UTF-8"],
+          ["/json", "application/json;charset=utf-8"],
+          ["/null?status=200", undefined],
+        ] as const) {
+          const response = await client.request({ path });
+          await response.body.bytes();
+          expect([path, header(response, "content-type")]).toEqual([path, type]);
+        }
+      });
+
       test("bodies: files, blobs, generators, search parameters", async () => {
         await using client = await kind.open(shared.server);
         expect(await get(client, "/file")).toEqual([200, readFileSync(fixture("fetch.ts"), "utf8")]);

@@ -13,6 +13,10 @@ class KnownResponse extends NativeResponse {
   constructor(body?: ConstructorParameters<typeof NativeResponse>[0], init?: ResponseInit) {
     super(body, init);
     this.#source = body;
+    // As the Fetch standard has it. Bun does so only when it sends a response itself.
+    if (typeof body === "string" && !this.headers.has("content-type")) {
+      this.headers.set("content-type", "text/plain;charset=UTF-8");
+    }
     // `new Response(upstream.body, upstream)`, as Hono does it to add headers: the headers speak of other bytes.
     if (init instanceof NativeResponse && body === init.body && isDecoded(init)) {
       this.headers.delete("content-encoding");
