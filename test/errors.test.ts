@@ -258,6 +258,14 @@ describe("a start that cannot be", () => {
     expect(await failedStart(program)).toContain("broken.ts");
   });
 
+  test("a handler module with several faults: the first, and where it is", async () => {
+    const scratch = await Scratch.make();
+    const path = scratch.file("broken.ts");
+    writeFileSync(path, "export default { fetch( }\n");
+    await using program = await runCli(path, { scratch });
+    expect(await failedStart(program)).toMatch(/does not load: BuildMessage: Expected .*broken\.ts:1:\d+\)$/);
+  });
+
   test("a handler module without a fetch function", async () => {
     await using program = await runCli(fixture("no-handler.ts"));
     const line = await failedStart(program);

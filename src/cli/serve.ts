@@ -168,10 +168,12 @@ interface App {
 async function loadApp(file: string, path: string): Promise<App | undefined> {
   try {
     return (await import(pathToFileURL(file).href)).default;
-  } catch (error) {
+  } catch (thrown) {
+    // Of several faults in a file Bun makes one error, which names none of them.
+    const error = thrown instanceof AggregateError && thrown.errors.length > 0 ? thrown.errors[0] : thrown;
     const reason =
       error instanceof Error ? `${error.name}: ${error.message}${placeOf(error)}` : String(error);
-    throw new StartError(`${path} does not load: ${reason.replaceAll(/\s*\n\s*/g, " ")}`, { cause: error });
+    throw new StartError(`${path} does not load: ${reason.replaceAll(/\s*\n\s*/g, " ")}`, { cause: thrown });
   }
 }
 
