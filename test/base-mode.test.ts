@@ -119,6 +119,36 @@ describe("several workers", () => {
   });
 });
 
+describe("a handler that never lets go of its worker", () => {
+  test("is killed with it when requestTimeout is over, and replaced", async () => {
+    await using server = await start({ workers: 1, requestTimeout: 3_000 });
+    await using client = await HTTP1.open(server);
+    const spinning = client.request({ path: "/spin" }).then(
+      ({ status }) => status,
+      () => "lost",
+    );
+    // A second until it is asked, and then requestTimeout; not twice that.
+    const killed = /worker 1 \(\d+\) has stopped answering: it is killed/;
+    await until("its end", 5_500, () => killed.test(server.stderr));
+    expect(await spinning).toBe("lost");
+    await until("another", 10_000, async () => {
+      await using again = await HTTP1.open(server);
+      return (await textOf(again, "/hello").catch(() => "")) === "Hello from HTTP/1.1!";
+    });
+  });
+
+  test("is told in the log, once, where there is no requestTimeout", async () => {
+    await using server = await start({ workers: 1 });
+    await using client = await HTTP1.open(server);
+    const computed = textOf(client, "/compute?ms=13000");
+    await until("a line", 10_000, () =>
+      server.stderr.includes("has not answered for 5 s: its connections wait"),
+    );
+    await computed;
+    expect(server.stderr.match(/has not answered/g)).toHaveLength(1);
+  });
+});
+
 describe("a reload", () => {
   test("HTTP/1.1 loses no request; HTTP/2 and HTTP/3 are told by GOAWAY, and what is in flight finishes", async () => {
     await using server = await start({ workers: 1 });

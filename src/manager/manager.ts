@@ -50,6 +50,8 @@ export interface Address {
 }
 
 const REACTOR_SCRIPT = fileURLToPath(new URL("../reactor/main.ts", import.meta.url));
+/** Milliseconds: as a reactor has it. */
+const TOLD_STUCK_AFTER = 5000;
 /** Milliseconds for which it is kept what a worker did that has ended. */
 const PROGRESS_KEPT = 5000;
 /** What a worker loads before anything else where it has to become another user. */
@@ -93,6 +95,8 @@ export class Manager implements ServerAccess {
   onShutdownAsked: () => void = () => {};
   /** Told when a reload begins, whoever asked for it. */
   onReloading: () => void = () => {};
+  /** Workers of the mode `base` that are stuck, and of which the log says so. */
+  readonly #toldStuck = new WeakSet<WorkerChild>();
   /** Workers that were killed, for they were stuck. */
   readonly #killed = new WeakSet<WorkerChild>();
   /** Told how it ended: with an error the old code still serves. */
@@ -114,8 +118,7 @@ export class Manager implements ServerAccess {
     );
     this.#workerPulse = new Heartbeat(
       () => this.#workers.serving,
-      // Twice as long as a reactor waits, which knows the exchange at fault: it is to be the first to find it.
-      (child) => child.ask(briefly, 2 * Math.max(config.options.requestTimeout, STATS_TIMEOUT)),
+      (child) => child.ask(briefly, this.#stuckAfter),
       (child, counts) => this.#checkWorker(child, counts),
     );
   }
@@ -515,13 +518,24 @@ export class Manager implements ServerAccess {
     }
   }
 
+  /** Milliseconds after which a worker that says nothing is stuck. */
+  get #stuckAfter(): number {
+    const { mode, requestTimeout } = this.#config.options;
+    const limit = Math.max(requestTimeout, STATS_TIMEOUT);
+    // Twice as long as a reactor waits, which knows the exchange at fault: it is to be the first to find it.
+    if (mode === "process") return 2 * limit;
+    return requestTimeout === 0 ? TOLD_STUCK_AFTER : limit;
+  }
+
   #checkWorker(child: WorkerChild, counts: WorkerCounts | null): void {
     const { maxMemory, requestTimeout } = this.#config.options;
     if (!child.alive || this.#isStopping) return;
     if (counts === null) {
       if (requestTimeout > 0) this.#kill(child.pid, "has stopped answering");
+      else this.#tellStuck(child);
       return;
     }
+    this.#toldStuck.delete(child);
     if (maxMemory > 0 && counts.rss > maxMemory) {
       this.#recycle(child, `it holds ${counts.rss} bytes, and maxMemory is ${maxMemory}`);
     }
@@ -533,6 +547,17 @@ export class Manager implements ServerAccess {
       this.#scaler.idles(now - before.at);
       this.#scale();
     }
+  }
+
+  /** In the mode `process` the reactors tell, by the exchange's name. */
+  #tellStuck(child: WorkerChild): void {
+    if (this.#config.options.mode === "process" || this.#toldStuck.has(child)) return;
+    this.#toldStuck.add(child);
+    const slot = this.#workers.members.find((member) => member.child === child)?.slot;
+    const advice = "its connections wait until it does; with requestTimeout it would be replaced";
+    this.#log(
+      `worker ${slot?.id} (${child.pid}) has not answered for ${TOLD_STUCK_AFTER / 1000} s: ${advice}`,
+    );
   }
 
   /** A worker that says nothing is stuck in a loop; one that says what nobody understands cannot be talked to. */
