@@ -347,6 +347,8 @@ export class Reactor implements ListenerHost, LinkOwner {
     link.inFlight++;
     link.send(flight);
     link.ping(now);
+    // Its worker is asleep: it wakes up while the engine sends its acknowledgements. One that is busy comes to what is gathered.
+    if (link.inFlight === 1) link.flush();
     if (flight.exchange.body === null || flight.wholeBody !== null) return;
     if (flight.pumping) flight.wake?.();
     else void this.#pump(flight);

@@ -83,6 +83,11 @@ export class WorkerLink implements ChannelOwner, Candidate {
     this.#channel.writer.signal(FrameType.ping);
   }
 
+  /** Sends what was gathered, without waiting for the end of the turn. */
+  flush(): void {
+    this.#channel.flush();
+  }
+
   /** The worker was told that no more requests will come. */
   get retired(): boolean {
     return this.#retired;
