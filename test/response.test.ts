@@ -92,6 +92,18 @@ for (const kind of ALL_CLIENTS) {
       expect(await response.body.json<unknown>()).toEqual({ many: ["a", "b", "3"], gone: [] });
     });
 
+    test("no content-type is made up, for a browser to save what it would show", async () => {
+      await using client = await kind.open(shared.server);
+      for (const [path, length] of [
+        ["/untyped", 10],
+        ["/untyped-bytes", 100_000],
+      ] as const) {
+        const response = await client.request({ path });
+        expect((await response.body.bytes()).length).toBe(length);
+        expect([path, header(response, "content-type")]).toEqual([path, undefined]);
+      }
+    });
+
     test("a wrong field, status or length is an error that names it, and changes nothing", async () => {
       await using client = await kind.open(shared.server);
       const { errors, x } = await json<{ errors: string[]; x: string[] }>(client, "/bad-headers");
