@@ -1,10 +1,14 @@
 /** A request and response of HTTP/1.1 (`node:http`) as an exchange. */
 import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Socket } from "node:net";
 import type { Exchange, ExchangeId, Fields, FileBody, RequestBody, ResponseHead, Sink } from "../exchange.ts";
 import { sendFile } from "../files/send.ts";
 import { contentLength, malformedFieldLine, trailersOf } from "../http/fields.ts";
 import { ReadableBody } from "./readable-body.ts";
 import { type ConnectionFacts, TcpExchange } from "./tcp-exchange.ts";
+
+/** Bytes. A longer piece is not copied to save a write. */
+const GATHERED_BYTES = 16 * 1024;
 
 export class Http1Exchange extends TcpExchange implements Exchange, Sink {
   readonly protocol = "HTTP/1.1";
@@ -19,6 +23,8 @@ export class Http1Exchange extends TcpExchange implements Exchange, Sink {
   readonly sendsTrailers: boolean;
 
   readonly #response: ServerResponse;
+  /** Null where the engine itself writes head and body together: without TLS. */
+  readonly #gathering: Socket | null;
   readonly #altSvc: string | null;
   readonly #closing: () => boolean;
 
@@ -49,9 +55,10 @@ export class Http1Exchange extends TcpExchange implements Exchange, Sink {
         : hosts === 1 || (hosts === 0 && request.httpVersion === "1.0")
           ? malformed
           : `there are ${hosts} host fields, not one (RFC 9112 §3.2)`;
+    this.#gathering = facts.scheme === "https" ? request.socket : null;
     // Over TLS the request is Bun's parser in JavaScript: paused, it buffers all that its socket brings. So the socket
     // is paused, and the request alone is not, for its reading would let the socket go on. Plain HTTP is the other way.
-    const flow = facts.scheme === "https" ? request.socket : request;
+    const flow = this.#gathering ?? request;
     this.body = framed
       ? new ReadableBody(request, contentLength(fields), flow, () => trailersOf(request.rawTrailers ?? []))
       : null;
@@ -74,7 +81,7 @@ export class Http1Exchange extends TcpExchange implements Exchange, Sink {
     this.ended = true;
     this.#writeHead(head);
     if (body === null) this.#response.end();
-    else this.#response.end(body);
+    else this.#gathered(body, () => this.#response.end(body));
   }
 
   inform(head: ResponseHead): boolean {
@@ -93,7 +100,7 @@ export class Http1Exchange extends TcpExchange implements Exchange, Sink {
   }
 
   data(chunk: Uint8Array): boolean {
-    return this.#response.destroyed || this.#response.write(chunk);
+    return this.#response.destroyed || this.#gathered(chunk, () => this.#response.write(chunk));
   }
 
   end(trailers: Fields | null): void {
@@ -107,6 +114,17 @@ export class Http1Exchange extends TcpExchange implements Exchange, Sink {
     this.#response.destroy();
   }
 
+  /** Head and body, or the three parts of a chunk, as one write, where `gatherWrites` was called for the socket. */
+  #gathered<Result>(body: Uint8Array | string, write: () => Result): Result {
+    if (this.#gathering === null || body.length > GATHERED_BYTES) return write();
+    this.#gathering.cork();
+    try {
+      return write();
+    } finally {
+      this.#gathering.uncork();
+    }
+  }
+
   #writeHead(head: ResponseHead): void {
     const { fields } = head;
     const response = this.#response;
@@ -116,6 +134,16 @@ export class Http1Exchange extends TcpExchange implements Exchange, Sink {
     if (this.#altSvc !== null && !response.hasHeader("alt-svc")) response.setHeader("alt-svc", this.#altSvc);
     if (this.#closing()) response.setHeader("connection", "close");
   }
+}
+
+/** Bun's TLS socket makes a record, and a system call, of each piece that it holds; after this it joins them. Node.js does so by itself. */
+export function gatherWrites(socket: Socket): void {
+  socket._writev ??= (pieces, done) => {
+    const bytes = pieces.map(({ chunk, encoding }) =>
+      typeof chunk === "string" ? Buffer.from(chunk, encoding) : chunk,
+    );
+    socket._write(Buffer.concat(bytes), "binary", done);
+  };
 }
 
 /** The chunk that ends a body (RFC 9112 §7.1), without a trailer section. */

@@ -11,7 +11,7 @@ import { type AddressInfo, Server as NetServer, type Server, type Socket } from 
 import { createSecureContext, type SecureContext, type Server as TlsServer } from "node:tls";
 import type { Protocol } from "../exchange.ts";
 import type { ConnectionLimits } from "./connection-limits.ts";
-import { Http1Exchange } from "./http1.ts";
+import { gatherWrites, Http1Exchange } from "./http1.ts";
 import { Http2Exchange, rawHeaders } from "./http2.ts";
 import {
   type Certificates,
@@ -161,7 +161,9 @@ class TcpListener implements Listener {
     // It is not kept to, but told to clients of HTTP/1.1: the types leave it out.
     (server as unknown as { keepAliveTimeout: number }).keepAliveTimeout = options.keepAliveTimeout;
     server.on("secureConnection", (socket) => {
-      if (socket.alpnProtocol !== "h2") this.#connected(socket);
+      if (socket.alpnProtocol === "h2") return;
+      gatherWrites(socket);
+      this.#connected(socket);
     });
     for (const event of ["request", "checkExpectation"]) {
       server.on(event, (request: IncomingMessage, response: ServerResponse) =>
