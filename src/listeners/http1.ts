@@ -65,7 +65,8 @@ export class Http1Exchange extends TcpExchange implements Exchange, Sink {
     // HTTP/1.0 has neither interim responses nor chunks for a trailer section to follow.
     this.sendsInterim = request.httpVersion !== "1.0";
     this.sendsTrailers = this.sendsInterim;
-    if (!framed) request.resume();
+    // Over TLS it is read away when the response has finished, which costs less.
+    if (!framed && this.#gathering === null) request.resume();
     response.on("close", () => this.closed(this));
     // 'close' follows, and tells all that there is to tell.
     response.on("error", () => {});
