@@ -1,5 +1,6 @@
 /** Bad input of every kind: from handlers, from whoever starts the server, and from clients. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { generateKeyPairSync } from "node:crypto";
 import { createSocket } from "node:dgram";
 import { appendFileSync, chmodSync, readFileSync, writeFileSync } from "node:fs";
 import { OTHER_CERTIFICATE } from "./support/certificate.ts";
@@ -187,6 +188,15 @@ describe("a start that cannot be", () => {
     ["missing", async (scratch) => chmodSync(scratch.key, 0o600), /cert/],
     ["no PEM at all", async (scratch) => writeFileSync(scratch.cert, "not a certificate"), /cert\.pem/],
     ["a key that is no PEM", async (scratch) => writeFileSync(scratch.key, "not a key"), /key\.pem/],
+    [
+      "an encrypted key",
+      async ({ key }) => {
+        const { privateKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
+        const cipher = { cipher: "aes-256-cbc", passphrase: "secret" };
+        writeFileSync(key, privateKey.export({ type: "pkcs8", format: "pem", ...cipher }));
+      },
+      /the key \S+key\.pem is encrypted, and must have no passphrase/,
+    ],
     [
       "a broken one behind the first",
       async (scratch) =>

@@ -16,6 +16,8 @@ export class CertificateError extends Error {
 const DAY = 24 * 60 * 60 * 1000;
 const VALID_DAYS = 365;
 const RENEW_DAYS = 7;
+/** RFC 7468 §11; RFC 1421 §4.6.1.1. */
+const ENCRYPTED = /^(-----BEGIN ENCRYPTED PRIVATE KEY-----|Proc-Type: 4,ENCRYPTED)/m;
 
 /**
  * The pair, checked; of what stands behind the certificate nothing is looked at.
@@ -122,12 +124,10 @@ function parse<Parsed>(pem: string, source: string, what: string, parser: (pem: 
   try {
     return parser(pem);
   } catch (error) {
-    throw new CertificateError(
-      `the ${what} ${nameOf(source)} is not valid PEM: ${(error as Error).message}`,
-      {
-        cause: error,
-      },
-    );
+    const fault = ENCRYPTED.test(pem)
+      ? "is encrypted, and must have no passphrase"
+      : `is not valid PEM: ${(error as Error).message}`;
+    throw new CertificateError(`the ${what} ${nameOf(source)} ${fault}`, { cause: error });
   }
 }
 
