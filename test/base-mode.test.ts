@@ -12,6 +12,7 @@ import { until } from "./support/poll.ts";
 import { fixture, startCli, startFixture, type TestServer } from "./support/server.ts";
 import { sharedServer } from "./support/shared-server.ts";
 import { countsOf, readStats, untilIdle, untilInFlight } from "./support/stats.ts";
+import { startVersions } from "./support/versions.ts";
 
 // Milliseconds: longer than any deadline in a test and the stop of its server, so that every failure is cleaned up.
 setDefaultTimeout(60_000);
@@ -184,6 +185,26 @@ describe("a reload", () => {
     }
     await until("the old worker to leave", 10_000, async () => (await readStats(http1)).workers.length === 1);
   });
+});
+
+test("a reload to code that cannot listen fails, and what serves stays", async () => {
+  for (const reloadStrategy of ["all-at-once", "one-at-a-time"]) {
+    await using versions = await startVersions({ mode: "base", workers: 2, reloadStrategy });
+    const { server } = versions;
+    await using client = await HTTP1.open(server);
+    const before = await textOf(client, "/pid");
+    versions.load("deaf");
+    expect(await textOf(client, "/reload")).toBe(`ReloadError: port ${server.port} on 127.0.0.1 is in use`);
+    await server.logs("reload failed, the old code still serves: port");
+    expect(await textOf(client, "/pid")).toBe(before);
+    const { workers } = await until("the old ones alone", 5_000, async () => {
+      const stats = await readStats(client);
+      return stats.workers.length === 2 && stats;
+    });
+    expect(workers.map(({ state, restarts }) => `${state} ${restarts}`)).toEqual(["ready 0", "ready 0"]);
+    versions.load("2");
+    expect(await textOf(client, "/reload")).toBe("reloaded");
+  }
 });
 
 test("with the HTTP/3 engine quic there is no reload, and what serves stays", async () => {

@@ -137,8 +137,8 @@ export class Manager implements ServerAccess {
     // The first finds the port that the others share.
     const started = async () => {
       if (options.mode === "base") {
-        await this.#startListening(1);
-        await Promise.all([this.#startListening(this.#scaler.count - 1), this.#taskWorkers?.start()]);
+        await this.#workers.start(1);
+        await Promise.all([this.#workers.start(this.#scaler.count - 1), this.#taskWorkers?.start()]);
         return;
       }
       await this.#reactors.start(1);
@@ -258,23 +258,12 @@ export class Manager implements ServerAccess {
     this.#taskWorkers?.kill();
   }
 
-  /** Starts so many workers of the mode `base`, and resolves when they listen. */
-  async #startListening(count: number): Promise<void> {
-    await this.#workers.start(count);
-    await Promise.all(this.#workers.serving.map((child) => this.#listening.get(child)?.promise));
-  }
-
-  /** The new ones listen before the old ones close. */
-  async #switchListeners(used: readonly WorkerChild[], retired: readonly WorkerChild[]): Promise<void> {
-    for (const child of used) {
-      this.#listening.set(child, Promise.withResolvers());
-      child.send({ type: "listen", config: this.#listenConfig(true) });
-    }
-    await Promise.race([
-      Promise.all(used.map((child) => this.#listening.get(child)?.promise)),
-      ...used.map((child) => child.exited),
-    ]);
-    for (const child of retired) child.send({ type: "retire" });
+  /** Has a worker of the mode `base` listen; resolves when it does. */
+  #listen(child: WorkerChild): Promise<void> {
+    const listening = Promise.withResolvers<void>();
+    this.#listening.set(child, listening);
+    child.send({ type: "listen", config: this.#listenConfig(true) });
+    return listening.promise;
   }
 
   async #renew(): Promise<void> {
@@ -379,13 +368,15 @@ export class Manager implements ServerAccess {
   }
 
   #workerSpec(): PoolSpec<WorkerChild> {
+    const isBase = this.#config.options.mode === "base";
     return {
       name: "worker",
       outage: "requests get 503",
       start: (id, told) => this.#startWorker(id, told),
       leave: (child, timeout) => child.send({ type: "shutdown", timeout }),
+      ...(isBase && { open: (child) => this.#listen(child) }),
       switched: (used, retired) => {
-        if (this.#config.options.mode === "base") void this.#switchListeners(used, retired);
+        if (isBase) for (const child of retired) child.send({ type: "retire" });
         for (const reactor of this.#reactors.serving) {
           reactor.send({ type: "employ", used: pidsOf(used), retired: pidsOf(retired) });
         }

@@ -45,6 +45,11 @@ export interface PoolSpec<C extends PoolChild> {
   start(slotId: number, told: ChildTold): C;
   /** Asks a process to leave. @param timeout milliseconds that it may still take */
   leave(child: C, timeout: number): void;
+  /**
+   * Has a process that is ready take what comes, beside those that do; resolves when it does. Absent where `switched` is
+   * all that it takes.
+   */
+  open?(child: C): Promise<unknown>;
   /** Those serve from now on, and these no more: in one go, so that no request finds neither. */
   switched(use: readonly C[], retire: readonly C[]): void;
   /** A process has ended, however it did. */
@@ -141,7 +146,7 @@ export class Pool<C extends PoolChild> {
     if (this.#isStopping) return;
     while (this.#slots.length < count) this.#launch(this.#addSlot(), "again");
     const removed = this.#slots.splice(count);
-    for (const slot of removed) this.#abandonNext(slot);
+    for (const slot of removed) this.#abandonNext(slot, timeout);
     const serving = removed.flatMap(({ serving }) => serving ?? []);
     if (serving.length > 0) this.#retire(serving, [], timeout);
   }
@@ -191,7 +196,7 @@ export class Pool<C extends PoolChild> {
     this.#isStopping = true;
     for (const slot of this.#slots) this.#cancelRestart(slot);
     const members = [...this.#members];
-    await Promise.all(members.map(({ child }) => this.#leave(child, timeout)));
+    await Promise.all(members.map((member) => this.#leave(member, timeout)));
   }
 
   /** Ends every process at once. */
@@ -234,8 +239,22 @@ export class Pool<C extends PoolChild> {
   #ready(member: OwnMember<C>): void {
     if (member.state !== "starting") return;
     member.state = "ready";
-    if (member.purpose !== "renewal") this.#promote([member], 0);
+    if (member.purpose === "renewal") member.ready.resolve();
+    else if (this.#spec.open === undefined) this.#serve(member);
+    else void this.#open([member], this.#spec.open).then(() => this.#serve(member));
+  }
+
+  #serve(member: OwnMember<C>): void {
+    // It has ended, or was given up, while it was opened.
+    if (member.slot.next !== member) return;
+    this.#promote([member], 0);
     member.ready.resolve();
+  }
+
+  /** Resolves when all of them are open, or one has ended. */
+  async #open(members: readonly OwnMember<C>[], open: (child: C) => Promise<unknown>): Promise<void> {
+    const opened = Promise.all(members.map(({ child }) => open(child)));
+    await Promise.race([opened, ...members.map(({ child }) => child.exited)]);
   }
 
   /** The new ones take the places of the old. @param timeout milliseconds for these to finish */
@@ -258,22 +277,23 @@ export class Pool<C extends PoolChild> {
       use.map(({ child }) => child),
       old.map(({ child }) => child),
     );
-    for (const { slot, child } of old) this.#giveTime(slot, child, timeout);
+    for (const member of old) this.#giveTime(member, timeout);
   }
 
   /** One that retires leaves by itself, or is ended. */
-  #giveTime(slot: OwnSlot<C>, child: C, timeout: number): void {
+  #giveTime(member: OwnMember<C>, timeout: number): void {
+    const { slot, child } = member;
     const late = setTimeout(() => {
       this.#spec.log(
         `${this.#nameOf(slot)} (${child.pid}) has not finished within ${timeout} ms: it is ended`,
       );
-      void this.#leave(child, 0);
+      void this.#leave(member, 0);
     }, timeout);
     void child.exited.then(() => clearTimeout(late));
   }
 
   async #replace(slots: readonly OwnSlot<C>[], timeout: number): Promise<void> {
-    for (const slot of slots) this.#abandonNext(slot);
+    for (const slot of slots) this.#abandonNext(slot, timeout);
     const members = slots.map((slot) => this.#launch(slot, "renewal"));
     const late = Promise.withResolvers<never>();
     const timer = setTimeout(
@@ -282,13 +302,15 @@ export class Pool<C extends PoolChild> {
     );
     try {
       await Promise.race([Promise.all(members.map(({ ready }) => ready.promise)), late.promise]);
-      const lost = members.find((member) => member.slot.next !== member);
-      if (lost !== undefined)
-        throw new MemberError(`${this.#nameOf(lost.slot)} ended as soon as it was ready`);
+      this.#checkPresent(members);
+      if (this.#spec.open !== undefined) {
+        await Promise.race([this.#open(members, this.#spec.open), late.promise]);
+        this.#checkPresent(members);
+      }
       this.#promote(members, timeout);
     } catch (error) {
       for (const slot of slots) {
-        this.#abandonNext(slot);
+        this.#abandonNext(slot, timeout);
         // What had served has died meanwhile.
         if (slot.serving === null && this.#slots.includes(slot) && !this.#isStopping)
           this.#startAgain(slot, "", { lived: 0, wasKilled: false, hadServed: false });
@@ -299,12 +321,21 @@ export class Pool<C extends PoolChild> {
     }
   }
 
-  /** Gives up the process that was to take the slot. */
-  #abandonNext(slot: OwnSlot<C>): void {
+  /** @throws MemberError where one has ended */
+  #checkPresent(members: readonly OwnMember<C>[]): void {
+    const lost = members.find((member) => member.slot.next !== member);
+    if (lost === undefined) return;
+    throw new MemberError(lost.failure ?? `${this.#nameOf(lost.slot)} ended as soon as it was ready`);
+  }
+
+  /** Gives up the process that was to take the slot. @param timeout milliseconds for it to finish, where it was opened */
+  #abandonNext(slot: OwnSlot<C>, timeout: number): void {
     this.#cancelRestart(slot);
     const { next } = slot;
     slot.next = null;
-    next?.child.kill("SIGKILL");
+    if (next === null) return;
+    if (next.state === "ready" && this.#spec.open !== undefined) void this.#leave(next, timeout);
+    else next.child.kill("SIGKILL");
   }
 
   #exited(member: OwnMember<C>, cause: string, wasKilled: boolean): void {
@@ -356,7 +387,7 @@ export class Pool<C extends PoolChild> {
     slot.restart = null;
   }
 
-  async #leave(child: C, timeout: number): Promise<void> {
+  async #leave({ child }: OwnMember<C>, timeout: number): Promise<void> {
     this.#spec.leave(child, timeout);
     const timer = setTimeout(() => child.kill("SIGKILL"), timeout + LEAVE_GRACE);
     await child.exited;

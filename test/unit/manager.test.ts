@@ -98,7 +98,8 @@ class FakeProcess implements PoolChild {
   }
 }
 
-function poolOf() {
+/** @param open of the pool's spec */
+function poolOf(open?: (process: FakeProcess) => Promise<void>) {
   const processes: FakeProcess[] = [];
   const log: string[] = [];
   const switches: string[] = [];
@@ -115,6 +116,7 @@ function poolOf() {
     leave: (process) => {
       process.hasToLeave = true;
     },
+    ...(open && { open }),
     switched: (used, retired) => switches.push(`${pidsOf(used)}/${pidsOf(retired)}`),
     ended: () => {},
     unserved: () => unserved++,
@@ -187,6 +189,27 @@ describe("pool", () => {
     process(4).told.ready();
     await expect(renewed).rejects.toThrow("worker 1 ended as soon as it was ready");
     expect(pool.serving.map(({ pid }) => pid)).toEqual([1, 2]);
+  });
+
+  test("what has to be opened serves when it is; one that dies meanwhile fails the renewal, and the others leave", async () => {
+    const opened = new Map<number, () => void>();
+    const { pool, process, switches } = poolOf(({ pid }) => new Promise((open) => opened.set(pid, open)));
+    const started = pool.start(2);
+    for (const pid of [1, 2]) process(pid).told.ready();
+    expect(switches).toEqual([]);
+    for (const open of opened.values()) open();
+    await started;
+    const renewed = pool.renew(true, 60_000);
+    await until("new processes", 1000, () => pool.members.length === 4);
+    for (const pid of [3, 4]) process(pid).told.ready();
+    await until("the opening", 1000, () => opened.size === 4);
+    opened.get(3)?.();
+    process(4).told.failed("the port is in use");
+    process(4).end("exit code 1");
+    await expect(renewed).rejects.toThrow(new MemberError("the port is in use"));
+    expect(switches).toEqual(["1/", "2/"]);
+    expect(pool.serving.map(({ pid }) => pid)).toEqual([1, 2]);
+    expect([process(3).alive, process(3).hasToLeave]).toEqual([true, true]);
   });
 
   test("a process that dies while it is being replaced is not started a second time", async () => {
