@@ -4,6 +4,7 @@
  */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { createHash, randomBytes } from "node:crypto";
+import { existsSync } from "node:fs";
 import { type Client, header } from "./support/client.ts";
 import { ALL_CLIENTS, HTTP1, HTTP2, QUICHE } from "./support/clients.ts";
 import type { Http2Client } from "./support/http2-client.ts";
@@ -136,6 +137,19 @@ describe("a handler that never lets go of its worker", () => {
       await using again = await HTTP1.open(server);
       return (await textOf(again, "/hello").catch(() => "")) === "Hello from HTTP/1.1!";
     });
+  });
+
+  test("is killed with it when shutdownTimeout is over, and the log says so", async () => {
+    await using server = await start({ workers: 2, shutdownTimeout: 500 });
+    await using client = await HTTP1.open(server);
+    const pid = await textOf(client, "/pid");
+    const file = server.scratch.file("spinning");
+    const spinning = client.request({ path: `/spin?file=${file}` }).catch(() => null);
+    await until("the loop", 5_000, () => existsSync(file));
+    await server.stop();
+    expect(server.stderr.match(/worker \d \(\d+\) has not left/g)).toHaveLength(1);
+    expect(server.stderr).toMatch(new RegExp(`worker \\d \\(${pid}\\) has not left in time: it is killed`));
+    expect(await spinning).toBeNull();
   });
 
   test("is told in the log, once, where there is no requestTimeout", async () => {

@@ -190,6 +190,7 @@ describe("a graceful shutdown", () => {
     server.kill("SIGTERM");
     await endedCleanly(server);
     expect(performance.now() - began).toBeLessThan(6_000);
+    expect(server.stderr.match(/worker \d \(\d+\) has not left in time: it is killed/g)).toHaveLength(1);
   });
 });
 

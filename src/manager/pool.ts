@@ -387,9 +387,12 @@ export class Pool<C extends PoolChild> {
     slot.restart = null;
   }
 
-  async #leave({ child }: OwnMember<C>, timeout: number): Promise<void> {
+  async #leave({ slot, child }: OwnMember<C>, timeout: number): Promise<void> {
     this.#spec.leave(child, timeout);
-    const timer = setTimeout(() => child.kill("SIGKILL"), timeout + LEAVE_GRACE);
+    const timer = setTimeout(() => {
+      this.#spec.log(`${this.#nameOf(slot)} (${child.pid}) has not left in time: it is killed`);
+      child.kill("SIGKILL");
+    }, timeout + LEAVE_GRACE);
     await child.exited;
     clearTimeout(timer);
   }
