@@ -123,6 +123,7 @@ export class Server {
   #options: ServerOptions;
   #load: HandlerLoader | null = null;
   #loadTask: TaskLoader | null = null;
+  #module: string | null = null;
   #manager: Manager | null = null;
   #operator: Operator | null = null;
   #worker: WorkerProcess | TaskWorkerProcess | null = null;
@@ -200,11 +201,13 @@ export class Server {
 
   /**
    * Has each worker make its handler when it starts.
+   * @param module that this loads, for the log; null for the script itself
    * @internal
    */
-  handleWith(load: HandlerLoader): this {
+  handleWith(load: HandlerLoader, module: string | null = null): this {
     if (this.#load !== null) throw new TypeError('there is a "request" listener already');
     this.#load = load;
+    this.#module = module;
     return this;
   }
 
@@ -375,6 +378,7 @@ export class Server {
       identity,
       directory: meeting,
       remains,
+      module: this.#module,
       tasks,
     };
     const manager = new Manager(config, this.#log);

@@ -6,9 +6,11 @@ import { appendFileSync, chmodSync, readFileSync, writeFileSync } from "node:fs"
 import { OTHER_CERTIFICATE } from "./support/certificate.ts";
 import type { Client } from "./support/client.ts";
 import { ALL_CLIENTS, HTTP2 } from "./support/clients.ts";
+import { until } from "./support/poll.ts";
 import {
   type CliSettings,
   fixture,
+  MODE,
   type Program,
   runCli,
   runFixture,
@@ -274,6 +276,24 @@ describe("a start that cannot be", () => {
     writeFileSync(path, "export default { fetch( }\n");
     await using program = await runCli(path, { scratch });
     expect(await failedStart(program)).toMatch(/does not load: BuildMessage: Expected .*broken\.ts:1:\d+\)$/);
+  });
+
+  test("a handler module that never finishes loading: the log says so once, and it is waited for", async () => {
+    const scratch = await Scratch.make();
+    const path = scratch.file("endless.ts");
+    writeFileSync(path, "await new Promise(() => {});\nexport default { fetch() {}, task() {} };\n");
+    await using program = await runCli(path, { scratch, flags: { workers: 2, "task-workers": 1 } });
+    const told = / (task worker|worker) (\d) \(\d+\) is not ready after 10 s: (.*)$/gm;
+    const lines = () =>
+      [...program.stderr.matchAll(told)].map(([, kind, id, what]) => `${kind} ${id}: ${what}`);
+    const why = `${path} has not finished loading`;
+    // In the mode base the first worker finds the port, and the others wait for it.
+    const waiting = MODE === "base" ? ["worker 1"] : ["task worker 1", "worker 1", "worker 2"];
+    await until("what is awaited", 15_000, () => lines().length === waiting.length);
+    expect(lines().toSorted()).toEqual(waiting.map((name) => `${name}: ${why}`));
+    expect(program.hasExited).toBe(false);
+    await program.stop();
+    expect(lines()).toHaveLength(waiting.length);
   });
 
   test("a handler module without a fetch function", async () => {

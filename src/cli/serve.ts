@@ -129,7 +129,7 @@ async function serve(path: string, flags: Flags): Promise<void> {
     await startDaemon(flags.logFile ?? defaultLogFile(flags.port));
     return;
   }
-  server.handleWith((options) => loadHandler(server, file, path, options));
+  server.handleWith((options) => loadHandler(server, file, path, options), path);
   if (flags.taskWorkers !== undefined) server.taskWith(() => loadTask(file, path));
   server.on("start", () => {
     const scheme = flags.tls ? "https" : "http";

@@ -20,6 +20,8 @@ export interface ManagerConfig {
   readonly directory: string;
   /** What they are to remove where this process has gone. */
   readonly remains: string;
+  /** What the processes of user code load, where that is not the script itself: a path. */
+  readonly module: string | null;
   /** Null where there is nobody to run tasks. */
   readonly tasks: ResolvedTasks | null;
 }

@@ -1,6 +1,6 @@
 /** Starts reactors and workers, renews and replaces them, and brings them all down. Carries no traffic. */
 import { rmSync } from "node:fs";
-import { basename, join } from "node:path";
+import { basename, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Parts } from "../clone/parts.ts";
 import type { Protocol } from "../exchange.ts";
@@ -305,6 +305,7 @@ export class Manager implements ServerAccess {
       name: "reactor",
       outage: "nobody is answered",
       start: (id, told) => this.#startReactor(id, told),
+      awaited: () => "it does not listen yet",
       leave: (child, timeout) => child.send({ type: "shutdown", timeout }),
       switched: (used) => {
         for (const child of used)
@@ -373,6 +374,7 @@ export class Manager implements ServerAccess {
       name: "worker",
       outage: "requests get 503",
       start: (id, told) => this.#startWorker(id, told),
+      awaited: (child) => this.#awaited(child),
       leave: (child, timeout) => child.send({ type: "shutdown", timeout }),
       ...(isBase && { open: (child) => this.#listen(child) }),
       switched: (used, retired) => {
@@ -420,6 +422,14 @@ export class Manager implements ServerAccess {
     };
   }
 
+  /** What a worker or task worker has not done that is not ready. */
+  #awaited(child: Participant): string {
+    const { module } = this.#config;
+    const [, script = ""] = process.argv;
+    if (!this.#sharing.has(child)) return `${relative(process.cwd(), script)} has not come to server.start()`;
+    return module === null ? "a workerStart listener has not finished" : `${module} has not finished loading`;
+  }
+
   #makeTaskWorkers(tasks: ResolvedTasks): TaskWorkers {
     return new TaskWorkers({
       options: this.#config.options,
@@ -432,6 +442,7 @@ export class Manager implements ServerAccess {
         });
         return child;
       },
+      awaited: (child) => this.#awaited(child),
       port: () => this.#address?.port ?? 0,
       jittered,
       tellWorkers: (message) => {

@@ -43,6 +43,8 @@ export interface PoolSpec<C extends PoolChild> {
   /** What happens while none is left, for the log. */
   readonly outage: string;
   start(slotId: number, told: ChildTold): C;
+  /** What a process has not done that is not ready, for the log: a sentence. */
+  awaited(child: C): string;
   /** Asks a process to leave. @param timeout milliseconds that it may still take */
   leave(child: C, timeout: number): void;
   /**
@@ -75,6 +77,9 @@ export class MemberError extends Error {
 
 /** Milliseconds for a process to leave beyond what it was given; then it is killed. */
 const LEAVE_GRACE = 3000;
+
+/** Milliseconds after which the log says what is waited for. */
+const TOLD_AWAITED_AFTER = 10_000;
 
 type Purpose = "first" | "again" | "renewal";
 
@@ -229,11 +234,20 @@ export class Pool<C extends PoolChild> {
       ready: Promise.withResolvers(),
       failure: null,
     };
-    // Whoever waits for it is told as well.
-    member.ready.promise.catch(() => {});
+    const late = setTimeout(() => this.#tellAwaited(member), TOLD_AWAITED_AFTER);
+    // Whoever waits for it is told of a failure as well.
+    member.ready.promise.catch(() => {}).finally(() => clearTimeout(late));
     slot.next = member;
     this.#members.add(member);
     return member;
+  }
+
+  #tellAwaited({ slot, child, state }: OwnMember<C>): void {
+    if (state !== "starting") return;
+    const awaited = this.#spec.awaited(child);
+    this.#spec.log(
+      `${this.#nameOf(slot)} (${child.pid}) is not ready after ${TOLD_AWAITED_AFTER / 1000} s: ${awaited}`,
+    );
   }
 
   #ready(member: OwnMember<C>): void {

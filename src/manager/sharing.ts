@@ -22,6 +22,10 @@ export class Sharing {
     this.#participants.add(participant);
   }
 
+  has(participant: Participant): boolean {
+    return this.#participants.has(participant);
+  }
+
   leave(participant: Participant): void {
     this.#participants.delete(participant);
   }

@@ -33,6 +33,8 @@ export interface TaskWorkersConfig {
     told: ChildTold,
     said: (child: TaskWorkerChild, message: FromTaskWorker) => void,
   ): TaskWorkerChild;
+  /** What one has not done that is not ready, for the log. */
+  awaited(child: TaskWorkerChild): string;
   /** Where the server listens; 0 until it does. */
   port(): number;
   /** By so much fewer, so that not all are replaced at a time. */
@@ -64,6 +66,7 @@ export class TaskWorkers {
       name: "task worker",
       outage: "tasks wait",
       start: (id, told) => this.#start(id, told),
+      awaited: config.awaited,
       leave: (child, timeout) => child.send({ type: "shutdown", timeout }),
       switched: (used, retired) => this.#switched(used, retired),
       ended: (child) => this.#ended(child),

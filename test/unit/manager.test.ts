@@ -113,6 +113,7 @@ function poolOf(open?: (process: FakeProcess) => Promise<void>) {
       processes.push(process);
       return process;
     },
+    awaited: () => "it loads",
     leave: (process) => {
       process.hasToLeave = true;
     },

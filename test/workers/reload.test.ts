@@ -90,7 +90,7 @@ describe("a reload", () => {
   });
 
   test("of code that does not load leaves the old serving, and says why", async () => {
-    await using versions = await startVersions({ workers: 2, reloadTimeout: 5_000 });
+    await using versions = await startVersions({ workers: 2, reloadTimeout: 11_000 });
     await using load = await Load.begin(versions.server, { requests: MIXED_REQUESTS });
     await using client = await HTTP2.open(versions.server);
     const before = await pidsOf(client);
@@ -99,9 +99,12 @@ describe("a reload", () => {
       /^ReloadError: .*ended \(exit code 1\) before it was ready/,
     );
     versions.load("silent");
-    expect(await textOf(client, "/reload")).toBe("ReloadError: a new worker is not ready within 5000 ms");
+    expect(await textOf(client, "/reload")).toBe("ReloadError: a new worker is not ready within 11000 ms");
+    const awaited =
+      /worker \d \(\d+\) is not ready after 10 s: \S+versions.ts has not come to server.start\(\)/g;
+    expect(versions.server.stderr.match(awaited)).toHaveLength(2);
     versions.server.kill("SIGHUP");
-    await until("the word of it", 15_000, () => versions.server.stderr.includes("the old code still serves"));
+    await until("the word of it", 20_000, () => versions.server.stderr.includes("the old code still serves"));
     expect(await pidsOf(client)).toEqual(before);
     expect(await textOf(client, "/version")).toBe("1");
     await load.expectUnharmed();
