@@ -5,6 +5,7 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { createHash, randomBytes } from "node:crypto";
 import { existsSync } from "node:fs";
+import { runDirectoryIn, tercet } from "./support/cli.ts";
 import { type Client, header } from "./support/client.ts";
 import { ALL_CLIENTS, HTTP1, HTTP2, QUICHE } from "./support/clients.ts";
 import type { Http2Client } from "./support/http2-client.ts";
@@ -12,7 +13,7 @@ import type { QuicheClient } from "./support/http3-quiche-client.ts";
 import { until } from "./support/poll.ts";
 import { fixture, startCli, startFixture, type TestServer } from "./support/server.ts";
 import { sharedServer } from "./support/shared-server.ts";
-import { countsOf, readStats, untilIdle, untilInFlight } from "./support/stats.ts";
+import { countsOf, readStats, type ServerStats, untilIdle, untilInFlight } from "./support/stats.ts";
 import { startVersions } from "./support/versions.ts";
 
 // Milliseconds: longer than any deadline in a test and the stop of its server, so that every failure is cleaned up.
@@ -119,6 +120,55 @@ describe("several workers", () => {
       expect(await textOf(again, "/hello")).toBe(`Hello from ${kind.protocol}!`);
     }
   });
+});
+
+test("totals of the server go on when a worker leaves, ends, or is killed", async () => {
+  await using server = await start({ workers: 1 });
+  let asked = 0;
+  const ask = async (path: string) => {
+    await using client = await HTTP1.open(server);
+    const text = await textOf(client, path);
+    asked++;
+    return text;
+  };
+  const stats = async () => JSON.parse(await ask("/stats")) as ServerStats;
+  const totals = async () => (await stats()).totals["HTTP/1.1"];
+  const pidOfWorker = async () => Number(await ask("/pid"));
+  const untilAnother = (pid: number) =>
+    until("another worker", 10_000, async () => {
+      const { workers } = await stats();
+      return workers.length === 1 && workers[0]?.pid !== pid;
+    });
+
+  for (let i = 0; i < 20; i++) await ask("/hello");
+  const first = await pidOfWorker();
+  server.kill("SIGHUP");
+  await untilAnother(first);
+  expect(await totals()).toEqual({ active: 1, completed: asked - 1, aborted: 0, failed: 0, rejected: 0 });
+
+  const second = await pidOfWorker();
+  const hanging = ask("/hang").catch(() => {});
+  await until("it to be in flight", 5_000, async () => (await totals()).active === 2);
+  await ask("/exit").catch(() => {});
+  await hanging;
+  await untilAnother(second);
+  expect(await totals()).toEqual({ active: 1, completed: asked - 1, aborted: 0, failed: 1, rejected: 0 });
+
+  const third = await pidOfWorker();
+  const known = (await totals()).completed;
+  expect(known).toBe(asked - 1);
+  process.kill(third, "SIGKILL");
+  await untilAnother(third);
+  expect((await totals()).completed).toBeGreaterThanOrEqual(known);
+  const status = await tercet(server.scratch, [
+    "status",
+    "--json",
+    "--run-dir",
+    runDirectoryIn(server.scratch),
+  ]);
+  const told = JSON.parse(status.stdout).totals["HTTP/1.1"];
+  // The last of the killed one was in flight when it was heard last.
+  expect(told.completed + told.failed).toBe(asked + 1);
 });
 
 describe("a handler that never lets go of its worker", () => {

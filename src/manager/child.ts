@@ -29,8 +29,10 @@ interface StatsAnswer<Stats> extends Said {
   readonly stats: Stats;
 }
 
-export interface ChildEvents<From> {
+export interface ChildEvents<From, Stats> {
   message(message: From): void;
+  /** What it says of itself, asked or not. */
+  stats?(stats: Stats): void;
   /** @param cause such as "exit code 1" or "signal SIGKILL" */
   exit(cause: string, wasKilled: boolean): void;
 }
@@ -44,7 +46,7 @@ export class Child<To extends Said, From extends Said, Stats> {
   #lastCall = 0;
   #alive = true;
 
-  constructor(spec: ChildSpec, events: ChildEvents<From>) {
+  constructor(spec: ChildSpec, events: ChildEvents<From, Stats>) {
     this.#process = fork(spec.script, spec.args, {
       execArgv: [...spec.execArgv],
       env: spec.env,
@@ -100,9 +102,10 @@ export class Child<To extends Said, From extends Said, Stats> {
     });
   }
 
-  #said(message: From, events: ChildEvents<From>): void {
+  #said(message: From, events: ChildEvents<From, Stats>): void {
     if (message.type === "stats") {
       const { call, stats } = message as unknown as StatsAnswer<Stats>;
+      if (this.#alive) events.stats?.(stats);
       this.#calls.get(call)?.(stats);
     } else events.message(message);
   }

@@ -6,7 +6,6 @@
 import { chmodSync } from "node:fs";
 import { createServer, type Server, type Socket } from "node:net";
 import type { Protocol } from "../exchange.ts";
-import type { ProtocolCounts } from "../reactor/registry.ts";
 import type { ReactorStats, ServerStats } from "./messages.ts";
 
 export const CONTROL_COMMANDS = ["status", "reload", "stop"] as const;
@@ -36,8 +35,6 @@ export interface ServerStatus extends Omit<ServerStats, "pid" | "reactors"> {
     /** Cores that it kept busy in the last second. */
     readonly cpu: number;
   };
-  /** Exchanges by protocol, of all reactors that there are now. */
-  readonly totals: Readonly<Record<Protocol, ProtocolCounts>>;
   readonly reactors: readonly Omit<ReactorStats, "exchanges">[];
 }
 

@@ -43,6 +43,7 @@ import { type Participant, Sharing } from "./sharing.ts";
 import { checkPortIsFree, checkSocketPath } from "./start-checks.ts";
 import { SHUT_DOWN, StartError } from "./start-error.ts";
 import { type TaskWorkerChild, TaskWorkers } from "./task-workers.ts";
+import { Totals } from "./totals.ts";
 
 export interface Address {
   readonly port: number;
@@ -75,6 +76,7 @@ export class Manager implements ServerAccess {
   readonly #sharing = new Sharing();
   readonly #certificates: CertificateRenewal;
   readonly #scaler: Scaler;
+  readonly #totals = new Totals();
   readonly #reactorPulse: Heartbeat<ReactorChild, ReactorCounts>;
   readonly #workerPulse: Heartbeat<WorkerChild, WorkerCounts>;
   /** When each worker was last seen to have a request, milliseconds since the Unix epoch. */
@@ -202,6 +204,7 @@ export class Manager implements ServerAccess {
     return {
       pid: process.pid,
       inFlight: present.reduce((sum, stats) => sum + stats.inFlight, 0),
+      totals: this.#totals.sum(),
       reactors: present,
       workers: told.map(({ exchanges: _, ...stats }) => stats),
       taskWorkers: (await this.#taskWorkers?.stats()) ?? [],
@@ -311,7 +314,7 @@ export class Manager implements ServerAccess {
         for (const child of used)
           child.send({ type: "employ", used: pidsOf(this.#workers.serving), retired: [] });
       },
-      ended: () => {},
+      ended: (child) => this.#totals.ended(child),
       unserved: () => {},
       log: this.#log,
     };
@@ -328,7 +331,11 @@ export class Manager implements ServerAccess {
         execArgv: listeningArgs(options),
         env: { MIMALLOC_PURGE_DELAY: PURGE_DELAY, ...process.env },
       },
-      { message: (message) => this.#reactorSaid(id, message, told), exit: told.exit },
+      {
+        message: (message) => this.#reactorSaid(id, message, told),
+        stats: ({ protocols }) => this.#totals.heard(child, protocols),
+        exit: told.exit,
+      },
     );
     const listen = this.#listenConfig(options.reactors > 1);
     child.send({
@@ -384,6 +391,7 @@ export class Manager implements ServerAccess {
         }
       },
       ended: (child) => {
+        this.#totals.ended(child);
         this.#sharing.leave(child);
         // What a worker that was killed could not take away itself.
         rmSync(this.#uploadsPath(child.pid), { recursive: true, force: true });
@@ -404,6 +412,9 @@ export class Manager implements ServerAccess {
     const spec = this.#script({ [WORKER_ID_VARIABLE]: String(id) }, listening);
     const child: WorkerChild = new Child(spec, {
       message: (message) => this.#workerSaid(child, id, message, told),
+      stats: ({ exchanges }) => {
+        if (exchanges !== null) this.#totals.heard(child, exchanges.protocols);
+      },
       exit: told.exit,
     });
     return child;

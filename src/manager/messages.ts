@@ -123,6 +123,11 @@ export interface ServerStats {
   /** The manager's. */
   readonly pid: number;
   readonly inFlight: number;
+  /**
+   * Exchanges by protocol since the server was started, also those of processes that have ended: what one that died did
+   * after it was last asked, which is each second, is not known.
+   */
+  readonly totals: Readonly<Record<Protocol, ProtocolCounts>>;
   readonly reactors: readonly ReactorStats[];
   readonly workers: readonly WorkerStats[];
   readonly taskWorkers: readonly TaskWorkerStats[];
@@ -235,6 +240,7 @@ export type FromWorker =
   | FromProcess
   /** In the mode `base`. */
   | { readonly type: "listening"; readonly port: number; readonly protocols: readonly Protocol[] }
+  /** @param call 0 where nobody has asked: a worker of the mode `base` says it when it ends */
   | { readonly type: "stats"; readonly call: number; readonly stats: WorkerCounts };
 
 export type FromTaskWorker =

@@ -2,13 +2,10 @@
  * By what a running server is operated: its run directory and control socket, signals, and what systemd is told. How a
  * thing is done is the manager's and the server's; here is who may ask for it, and what they hear.
  */
-import { PROTOCOLS, type Protocol } from "../exchange.ts";
-import type { ProtocolCounts } from "../reactor/registry.ts";
 import { VERSION } from "../version.ts";
 import { ControlServer, type ServerStatus } from "./control.ts";
 import { Heartbeat, type Vitals } from "./heartbeat.ts";
 import type { Manager } from "./manager.ts";
-import type { ReactorStats } from "./messages.ts";
 import { controlSocketIn, type RunDirectory } from "./run-directory.ts";
 import { onSignals } from "./signals.ts";
 import { StartError } from "./start-error.ts";
@@ -153,7 +150,6 @@ export class Operator {
         rss: vitals().rss,
         cpu: this.#pulse.pulseOf(process)?.cpu ?? 0,
       },
-      totals: totalsOf(reactors),
       reactors: reactors.map(({ exchanges: _, ...reactor }) => reactor),
       ...stats,
     };
@@ -163,20 +159,4 @@ export class Operator {
 function vitals(): Vitals {
   const { user, system } = process.cpuUsage();
   return { rss: process.memoryUsage.rss(), cpuTime: (user + system) / 1000 };
-}
-
-function totalsOf(reactors: readonly ReactorStats[]): Record<Protocol, ProtocolCounts> {
-  const total = (protocol: Protocol, count: keyof ProtocolCounts) =>
-    reactors.reduce((sum, { protocols }) => sum + protocols[protocol][count], 0);
-  const totals = PROTOCOLS.map((protocol): [Protocol, ProtocolCounts] => [
-    protocol,
-    {
-      active: total(protocol, "active"),
-      completed: total(protocol, "completed"),
-      aborted: total(protocol, "aborted"),
-      failed: total(protocol, "failed"),
-      rejected: total(protocol, "rejected"),
-    },
-  ]);
-  return Object.fromEntries(totals) as Record<Protocol, ProtocolCounts>;
 }

@@ -46,11 +46,7 @@ export class Registry<Flight extends Registered> {
   /** Each flight has the slot that the low bits of its id say: a third of what a Map costs, on every request. */
   #slots: (Flight | undefined)[] = new Array(INITIAL_SLOTS).fill(undefined);
   #size = 0;
-  readonly #counts: Readonly<Record<Protocol, ProtocolCounts>> = {
-    "HTTP/1.1": noCounts(),
-    "HTTP/2": noCounts(),
-    "HTTP/3": noCounts(),
-  };
+  readonly #counts: Readonly<Record<Protocol, ProtocolCounts>> = noCounts();
   #lastId = 0;
 
   get size(): number {
@@ -130,6 +126,7 @@ export class Registry<Flight extends Registered> {
   }
 }
 
-function noCounts(): ProtocolCounts {
-  return { active: 0, completed: 0, aborted: 0, failed: 0, rejected: 0 };
+export function noCounts(): Record<Protocol, ProtocolCounts> {
+  const counts = () => ({ active: 0, completed: 0, aborted: 0, failed: 0, rejected: 0 });
+  return { "HTTP/1.1": counts(), "HTTP/2": counts(), "HTTP/3": counts() };
 }

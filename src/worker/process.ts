@@ -112,6 +112,8 @@ export class WorkerProcess {
       const { connections } = this.#hooks;
       const events = { spent: () => this.link.send({ type: "spent" }), connections, log: this.#log };
       this.#base = await BaseServer.make(handler, this.#settings, message.base, message.maxRequests, events);
+      // However it ends, but by a kill: what it has counted stays in the server's totals.
+      process.on("exit", () => this.link.send({ type: "stats", call: 0, stats: this.#stats(false) }));
     }
     this.link.send({ type: "ready" });
   }

@@ -2,7 +2,7 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { type Client, header } from "../support/client.ts";
-import { ALL_CLIENTS, HTTP2, RESETTING_CLIENTS } from "../support/clients.ts";
+import { ALL_CLIENTS, HTTP1, HTTP2, RESETTING_CLIENTS } from "../support/clients.ts";
 import { Http2Client } from "../support/http2-client.ts";
 import { QuicheClient } from "../support/http3-quiche-client.ts";
 import { Load } from "../support/load.ts";
@@ -124,6 +124,26 @@ test("a worker that breaks the rules of the wire is replaced, and its requests e
   await untilReplaced(client, before, before.workers[0]?.pid ?? 0);
   expect(await textOf(client, "/wait?ms=1")).toBe("waited as GET");
   await server.logs(/worker 1 \(\d+\) has broken its channel: it is killed/);
+});
+
+test("a reactor that dies takes its connections with it, and the totals go on", async () => {
+  await using server = await startFixture("server.ts");
+  const before = await (async () => {
+    await using client = await HTTP1.open(server);
+    for (let i = 0; i < 10; i++) await textOf(client, "/hello");
+    return await readStats(client);
+  })();
+  expect(before.totals["HTTP/1.1"]).toMatchObject({ active: 1, completed: 10 });
+  process.kill(before.reactors[0]?.pid ?? 0, "SIGKILL");
+  const after = await until("another", 10_000, async () => {
+    await using client = await HTTP1.open(server);
+    const stats = await readStats(client);
+    return stats.reactors.length === 1 && stats.reactors[0]?.pid !== before.reactors[0]?.pid && stats;
+  });
+  expect(after.reactors[0]?.restarts).toBe(1);
+  const { active, completed, failed } = after.totals["HTTP/1.1"];
+  expect(completed + failed).toBeGreaterThanOrEqual(11);
+  expect([active, completed >= 10]).toEqual([1, true]);
 });
 
 test("a machine that stands still for longer than requestTimeout costs no request, and no worker", async () => {
