@@ -106,6 +106,41 @@ describe("the fetch form", () => {
         }
       });
 
+      test("a text that is not as long as its content-length is a 500, and no status has one that may not", async () => {
+        await using client = await kind.open(shared.server);
+        for (const query of [
+          "text=hello&length=100",
+          "text=hello&length=2",
+          "length=7",
+          "text=hello&length=five",
+        ])
+          expect((await get(client, `/length?${query}`))[0]).toBe(500);
+        await shared.server.logs("the response's body has 5 bytes, and its content-length says 100");
+        await shared.server.logs('the response\'s content-length is "five", not a number of bytes');
+        expect(await get(client, "/length?text=hello&length=5")).toEqual([200, "hello"]);
+        const empty = await client.request({ path: "/length?status=204&length=5" });
+        expect([empty.status, header(empty, "content-length")]).toEqual([204, undefined]);
+        expect(await empty.body.text()).toBe("");
+        const head = await client.request({ method: "HEAD", path: "/length?length=7" });
+        expect([head.status, header(head, "content-length")]).toEqual([200, "7"]);
+        await head.body.bytes();
+      });
+
+      test("a stream that is not as long as its content-length is cut short, and is cancelled", async () => {
+        await using client = await kind.open(shared.server);
+        expect(await get(client, "/length-of-stream?length=15")).toEqual([200, "01234".repeat(3)]);
+        for (const length of [14, 16]) {
+          const response = await client.request({ path: `/length-of-stream?length=${length}` });
+          await expectCutShort(kind.protocol, response.body, () => {});
+        }
+        for (const path of ["/length-of-stream?length=14", "/number-in-stream?number=5"]) {
+          const mark = `${path}&by=${encodeURIComponent(kind.name)}`;
+          const response = await client.request({ path: mark });
+          await expectCutShort(kind.protocol, response.body, () => {});
+          expect(await get(client, `/cancelled?${mark.split("?")[1]}`)).toEqual([200, "true"]);
+        }
+      });
+
       test("a stream that fails ends the response short", async () => {
         await using client = await kind.open(shared.server);
         const response = await client.request({ path: "/fails-later" });

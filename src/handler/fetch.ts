@@ -84,7 +84,7 @@ function send(exchange: Exchange, response: Response): void | Promise<void> {
     throw new TypeError(`fetch returned ${what}`);
   }
   const fields: string[] = [];
-  let hasLength = false;
+  let declared = null as number | null;
   const decoded = isDecoded(response);
   response.headers.forEach((value, name) => {
     // Frameworks written for HTTP/1.1 set these; here the connection is the reactor's.
@@ -92,7 +92,11 @@ function send(exchange: Exchange, response: Response): void | Promise<void> {
     if (decoded && (name === "content-encoding" || name === "content-length")) return;
     const wrong = unsendableFieldLine(name, value);
     if (wrong !== null) throw new TypeError(`the response's header: ${wrong}`);
-    hasLength ||= name === "content-length";
+    if (name === "content-length") {
+      // RFC 9110 §8.6, §15.3.6. What 304 says is of the response that it stands for.
+      if (status === 204 || status === 205) return;
+      declared = declaredLength(value);
+    }
     fields.push(name, value);
   });
   // After the headers: once the body was asked for, Bun has no longer the content-type that a blob or form implies.
@@ -104,10 +108,11 @@ function send(exchange: Exchange, response: Response): void | Promise<void> {
   if (whole === null && response.body !== null) {
     const blob = blobOf(response);
     // The size of a pipe is 0 or infinite, and says nothing.
-    if (blob !== null && !hasLength && blob.size > 0 && Number.isFinite(blob.size)) {
+    if (blob !== null && declared === null && blob.size > 0 && Number.isFinite(blob.size)) {
       fields.push("content-length", String(blob.size));
     }
-    if (!forbidsBody(exchange.method, status)) return stream(exchange, head, response.body, blob !== null);
+    if (!forbidsBody(exchange.method, status))
+      return stream(exchange, head, response.body, declared, blob !== null);
     // Nobody hears of a failure of what nobody reads.
     response.body.cancel().catch(() => {});
     exchange.sink.respond(head, null);
@@ -115,17 +120,23 @@ function send(exchange: Exchange, response: Response): void | Promise<void> {
   }
   // To HEAD a handler may well give no body: that says nothing of the length.
   const isKnown = whole !== null || exchange.method !== "HEAD";
-  if (isKnown && !hasLength && status !== 204 && status !== 304) {
-    fields.push("content-length", String(whole === null ? 0 : byteLength(whole)));
+  if (isKnown && status !== 204 && status !== 304) {
+    const length = whole === null ? 0 : byteLength(whole);
+    if (declared === null) fields.push("content-length", String(length));
+    else if (declared !== length) throw wrongLength(`${length} bytes`, declared);
   }
   exchange.sink.respond(head, forbidsBody(exchange.method, status) ? null : whole);
 }
 
-/** @param isBlob the body may be a file, which can be missing */
+/**
+ * @param declared bytes, by `content-length`
+ * @param isBlob the body may be a file, which can be missing
+ */
 async function stream(
   exchange: Exchange,
   head: Parameters<Sink["head"]>[0],
   body: ReadableStream<Uint8Array>,
+  declared: number | null,
   isBlob: boolean,
 ): Promise<void> {
   const { sink } = exchange;
@@ -135,10 +146,35 @@ async function stream(
   // Whether a file can be read shows at its first bytes: before them there is time for a 500.
   const first = isBlob ? await reader.read() : null;
   sink.head(head);
-  for (let next = first ?? (await reader.read()); !next.done; next = await reader.read()) {
-    if (!sink.data(toBytes(next.value)) && !exchange.aborted) await drained(sink);
+  let sent = 0;
+  try {
+    for (let next = first ?? (await reader.read()); !next.done; next = await reader.read()) {
+      const bytes = toBytes(next.value);
+      sent += bytes.length;
+      if (declared !== null && sent > declared) throw wrongLength("more bytes", declared);
+      if (!sink.data(bytes) && !exchange.aborted) await drained(sink);
+    }
+    if (declared !== null && sent < declared && !exchange.aborted) {
+      throw wrongLength(`${sent} bytes`, declared);
+    }
+  } catch (error) {
+    // Its source may hold a file, a query, a connection, and is told by nobody else that nobody reads on.
+    reader.cancel(error).catch(() => {});
+    throw error;
   }
   sink.end(null);
+}
+
+function declaredLength(value: string): number {
+  if (!/^[0-9]+$/.test(value)) {
+    throw new TypeError(`the response's content-length is "${value}", not a number of bytes`);
+  }
+  return Number(value);
+}
+
+/** Sent as it is, what follows on the connection would be taken for a part of it (RFC 9112 §6.3). */
+function wrongLength(has: string, declared: number): TypeError {
+  return new TypeError(`the response's body has ${has}, and its content-length says ${declared}`);
 }
 
 /** Also what another realm, or another implementation of the web's `fetch`, calls a `Response`. */
