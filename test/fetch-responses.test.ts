@@ -68,6 +68,18 @@ describe("the fetch form", () => {
         expect(await foreign.body.text()).toBe("foreign");
       });
 
+      test("a clone of the request has the same body, and aborts with it", async () => {
+        await using client = await kind.open(shared.server);
+        const aborted = async () => (await client.request({ path: "/aborted" })).body.json<number>();
+        const before = await aborted();
+        const leaver = await kind.open(shared.server);
+        const { body } = await leaver.request({ method: "POST", path: "/clones", body: "twice" });
+        expect(Buffer.from((await body.read()) ?? []).toString()).toBe("twice twice");
+        body.cancel();
+        await leaver.close();
+        await until("the clones to abort", 5_000, async () => (await aborted()) === before + 2);
+      });
+
       test("a text is plain text, where nothing else is said, and in a clone too", async () => {
         await using client = await kind.open(shared.server);
         for (const [path, type] of [

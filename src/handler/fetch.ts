@@ -63,6 +63,11 @@ class ExchangeRequest extends Request {
     this.#exchange = exchange;
   }
 
+  /** Aborts with this one, as the Fetch standard has it. */
+  override clone(): ReturnType<Request["clone"]> {
+    return new ExchangeRequest(this.#exchange, this.url, super.clone() as unknown as RequestInit);
+  }
+
   static {
     // The types declare a property where the platform has an accessor, which a class may not override with one.
     Object.defineProperty(ExchangeRequest.prototype, "signal", {
