@@ -2,6 +2,7 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { createSocket } from "node:dgram";
 import net from "node:net";
+import { text } from "node:stream/consumers";
 import { ALL_CLIENTS, HTTP1, HTTP2 } from "./support/clients.ts";
 import { inTime } from "./support/poll.ts";
 import { Random } from "./support/random.ts";
@@ -140,6 +141,20 @@ describe("malformed HTTP/1.1 never reaches a handler", () => {
       expect(await connection.untilReceived(/\r\n\r\n/)).toStartWith("HTTP/1.1 501 ");
     });
   }
+
+  test("the host of a target in the absolute form counts, and not the field's (RFC 9112 §3.2.2)", async () => {
+    using connection = await RawConnection.open(shared.server.port);
+    connection.send("GET http://b:81/server HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    expect(await connection.untilClosed()).toContain('"host":"b:81"');
+  });
+
+  test("content-lengths that agree are one (RFC 9112 §6.3)", async () => {
+    await using server = await startFixture("server.ts", { options: { tls: false } });
+    const socket = net.connect(server.port, "127.0.0.1");
+    const lengths = "Content-Length: 3\r\nContent-Length: 3\r\n";
+    socket.write(`POST /server HTTP/1.1\r\nHost: a\r\n${lengths}Connection: close\r\n\r\nabc`);
+    expect(await inTime("the answer", 5_000, text(socket))).toContain('"content-length":"3"');
+  });
 
   test("a broken chunk (RFC 9112 §7.1): the handler does not get a whole body", async () => {
     using connection = await RawConnection.open(shared.server.port);

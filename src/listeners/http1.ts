@@ -44,8 +44,8 @@ export class Http1Exchange extends TcpExchange implements Exchange, Sink {
     this.#altSvc = altSvc;
     this.#closing = closing;
     this.method = request.method ?? "";
-    const { fields, host, hosts, framed, malformed } = readFields(request.rawHeaders);
     const target = splitTarget(request.url ?? "");
+    const { fields, host, hosts, framed, malformed } = readFields(request.rawHeaders, target.authority);
     this.fields = fields;
     this.path = target.path;
     this.authority = target.authority ?? host;
@@ -176,9 +176,11 @@ function endWithTrailers(response: ServerResponse, trailers: Fields): void {
   }
 }
 
-function readFields(raw: readonly string[]) {
+/** @param authority of the target, which counts in place of the host field (RFC 9112 §3.2.2) */
+function readFields(raw: readonly string[], authority: string | undefined) {
   const fields: string[] = [];
   let host = "";
+  let length: string | null = null;
   let hosts = 0;
   let framed = false;
   let malformed: string | null = null;
@@ -186,13 +188,19 @@ function readFields(raw: readonly string[]) {
     const name = (raw[i] as string).toLowerCase();
     const value = raw[i + 1] as string;
     malformed ??= malformedFieldLine(name, value);
-    fields.push(name, value);
     if (name === "host") {
       host = value;
       hosts++;
-    } else if (name === "transfer-encoding" || (name === "content-length" && value !== "0")) {
-      framed = true;
+      fields.push(name, authority ?? value);
+      continue;
     }
+    if (name === "content-length") {
+      // Several that agree are one (RFC 9112 §6.3).
+      if (value === length) continue;
+      length = value;
+    }
+    fields.push(name, value);
+    framed ||= name === "transfer-encoding" || (name === "content-length" && value !== "0");
   }
   return { fields, host, hosts, framed, malformed };
 }
