@@ -1,11 +1,21 @@
 /** The server's log: lines on standard error, for whatever collects them. */
 import { inspect } from "node:util";
 
+const FRAME = /^\s+at /;
+/** Frames of Tercet's own files, and of what they run on. */
+const UNDERNEATH = [`${import.meta.dir}/`, "native:", "node:", "internal:"];
+
 /** @param part of the server, such as `reactor 1` */
 export function logTo(part: string): (line: string) => void {
   return (line) => {
     process.stderr.write(`${new Date().toISOString()} tercet ${part}: ${line}\n`);
   };
+}
+
+/** Has a process of the application's log what nobody catches, under its name, and go on with its other requests. */
+export function logUncaught(log: (line: string) => void): void {
+  const uncaught = (error: unknown) => log(`error that nobody has caught: ${describe(error)}`);
+  process.on("uncaughtException", uncaught).on("unhandledRejection", uncaught);
 }
 
 /** An error's stack, and those of its causes; of anything else that was thrown, what it looks like. Never throws itself. */
@@ -24,5 +34,14 @@ function described(error: unknown, seen: Set<unknown>): string {
   seen.add(error);
   const cause =
     error.cause === undefined || seen.has(error.cause) ? "" : `\n  caused by ${described(error.cause, seen)}`;
-  return `${error.stack ?? error.message}${cause}`;
+  return `${error.stack === undefined ? error.message : ownStackOf(error.stack)}${cause}`;
+}
+
+/** The stack down to the outermost frame of the application: what called that is the same for every request. */
+function ownStackOf(stack: string): string {
+  const lines = stack.split("\n");
+  const isUnderneath = (line: string) => UNDERNEATH.some((place) => line.includes(place));
+  const last = lines.findLastIndex((line) => !FRAME.test(line) || !isUnderneath(line));
+  const isOurs = last === -1 || !FRAME.test(lines[last] as string);
+  return isOurs ? stack : lines.slice(0, last + 1).join("\n");
 }

@@ -3,6 +3,7 @@ import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { generateKeyPairSync } from "node:crypto";
 import { createSocket } from "node:dgram";
 import { appendFileSync, chmodSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { OTHER_CERTIFICATE } from "./support/certificate.ts";
 import type { Client } from "./support/client.ts";
 import { ALL_CLIENTS, HTTP2 } from "./support/clients.ts";
@@ -12,6 +13,7 @@ import {
   fixture,
   MODE,
   type Program,
+  ROOT,
   runCli,
   runFixture,
   Scratch,
@@ -47,6 +49,7 @@ describe("a handler that throws", () => {
         const log = server.stderr.slice(before);
         expect(log).toContain("a secret of the");
         expect(log).toMatch(/at .*routes\.ts:\d+/);
+        expect(log).not.toContain(join(ROOT, "src"));
         const line = log.split("\n").find((each) => each.includes(mark)) ?? "";
         expect(line).toContain(`GET ${mark}`);
         expect(line).toMatch(/ \S+:\S+: /);
@@ -62,6 +65,19 @@ describe("a handler that throws", () => {
         await server.logs(`error in GET ${mark}`);
       }
       expect((await answerTo(client, "/hello"))[0]).toBe(200);
+    });
+
+    test(`${kind.name}: what nobody catches is in the log, and its worker goes on`, async () => {
+      const { server } = shared;
+      await using client = await kind.open(server);
+      const before = server.stderr.length;
+      const first = await answerTo(client, "/throw-elsewhere");
+      for (const what of ["timer", "promise"]) {
+        const line = `tercet worker 1: error that nobody has caught: Error: a secret of the ${what}\n    at `;
+        await until("the line", 5_000, () => expect(server.stderr.slice(before)).toContain(line) ?? true);
+      }
+      expect(await answerTo(client, "/throw-elsewhere")).toEqual(first);
+      expect(first[0]).toBe(200);
     });
 
     test(`${kind.name}: after the response has begun, it is cut short`, async () => {

@@ -116,6 +116,7 @@ describe("the fetch form", () => {
           const line = new RegExp(`error in GET ${path} \\S+: `);
           await until(`${line}`, 5_000, () => line.test(shared.server.stderr));
         }
+        expect(shared.server.stderr).not.toMatch(/fetch returned .*\n +at /);
       });
 
       test("a text that is not as long as its content-length is a 500, and no status has one that may not", async () => {

@@ -16,6 +16,11 @@ export type FetchHandler = (
   context: FetchContext,
 ) => Response | Promise<Response>;
 
+/** The answer is wrong, and no line of code: on the stack there is nothing of the application's any more. */
+class AnswerError extends TypeError {
+  override readonly stack = this.message;
+}
+
 /** Methods that a web `Request` refuses to hold. */
 const FORBIDDEN_METHODS = new Set(["TRACE", "TRACK"]);
 
@@ -81,12 +86,12 @@ class ExchangeRequest extends Request {
 
 function send(exchange: Exchange, response: Response): void | Promise<void> {
   if (!isResponse(response)) {
-    throw new TypeError(`fetch returned ${response === null ? "null" : typeof response}, not a Response`);
+    throw new AnswerError(`fetch returned ${response === null ? "null" : typeof response}, not a Response`);
   }
   const { status } = response;
   if (status < 200) {
     const what = status === 0 ? "Response.error()" : `a Response with ${status}, which is no final status`;
-    throw new TypeError(`fetch returned ${what}`);
+    throw new AnswerError(`fetch returned ${what}`);
   }
   const fields: string[] = [];
   let declared = null as number | null;
@@ -96,7 +101,7 @@ function send(exchange: Exchange, response: Response): void | Promise<void> {
     if (isConnectionSpecific(name)) return;
     if (decoded && (name === "content-encoding" || name === "content-length")) return;
     const wrong = unsendableFieldLine(name, value);
-    if (wrong !== null) throw new TypeError(`the response's header: ${wrong}`);
+    if (wrong !== null) throw new AnswerError(`the response's header: ${wrong}`);
     if (name === "content-length") {
       // RFC 9110 §8.6, §15.3.6. What 304 says is of the response that it stands for.
       if (status === 204 || status === 205) return;
@@ -107,7 +112,7 @@ function send(exchange: Exchange, response: Response): void | Promise<void> {
   // After the headers: once the body was asked for, Bun has no longer the content-type that a blob or form implies.
   const whole = wholeBodyOf(response);
   if (whole === null && (response.bodyUsed || response.body?.locked)) {
-    throw new TypeError("fetch returned a Response whose body was read already, or is being read");
+    throw new AnswerError("fetch returned a Response whose body was read already, or is being read");
   }
   const head = { status, fields };
   if (whole === null && response.body !== null) {
@@ -172,14 +177,14 @@ async function stream(
 
 function declaredLength(value: string): number {
   if (!/^[0-9]+$/.test(value)) {
-    throw new TypeError(`the response's content-length is "${value}", not a number of bytes`);
+    throw new AnswerError(`the response's content-length is "${value}", not a number of bytes`);
   }
   return Number(value);
 }
 
 /** Sent as it is, what follows on the connection would be taken for a part of it (RFC 9112 §6.3). */
-function wrongLength(has: string, declared: number): TypeError {
-  return new TypeError(`the response's body has ${has}, and its content-length says ${declared}`);
+function wrongLength(has: string, declared: number): AnswerError {
+  return new AnswerError(`the response's body has ${has}, and its content-length says ${declared}`);
 }
 
 /** Also what another realm, or another implementation of the web's `fetch`, calls a `Response`. */

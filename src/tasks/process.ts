@@ -1,7 +1,7 @@
 /** The task worker process: does what the manager says, opens the queue, and listens for its clients. */
 import { rmSync } from "node:fs";
 import { createServer, type Server as SocketServer } from "node:net";
-import { describe, logTo } from "../log.ts";
+import { describe, logTo, logUncaught } from "../log.ts";
 import type { ToTaskWorker } from "../manager/messages.ts";
 import type { ResolvedTasks } from "../options.ts";
 import { ManagerLink, type MessageListener } from "../worker/manager-link.ts";
@@ -45,6 +45,7 @@ export class TaskWorkerProcess {
 
   /** Says hello to the manager, and from then on does what it says. */
   run(): void {
+    logUncaught(this.#log);
     this.link.open((message) => this.#told(message));
   }
 

@@ -9,7 +9,7 @@ import { uploadDirectory } from "../handler/uploads.ts";
 import { ContentCoding } from "../http/content-coding.ts";
 import { TrustedProxies } from "../http/proxy.ts";
 import { type ListenConfig, reasonOf } from "../listeners/open.ts";
-import { logTo } from "../log.ts";
+import { describe, logTo, logUncaught } from "../log.ts";
 import type { ToWorker, WorkerCounts } from "../manager/messages.ts";
 import type { ResolvedOptions } from "../options.ts";
 import { Progress } from "../wire/progress.ts";
@@ -65,6 +65,7 @@ export class WorkerProcess {
 
   /** Says hello to the manager, and from then on does what it says. */
   run(): void {
+    logUncaught(this.#log);
     this.link.open(
       (message) => this.#told(message),
       () => {
@@ -177,7 +178,7 @@ export class WorkerProcess {
     try {
       await this.#hooks.stopping();
     } catch (error) {
-      this.#log(`error in workerStop: ${error instanceof Error ? error.stack : error}`);
+      this.#log(`error in workerStop: ${describe(error)}`);
     }
     await Promise.race([this.link.settled(), this.#late.promise]);
     await (this.#worker ?? this.#base)?.close();
