@@ -153,15 +153,22 @@ async function stream(
   const reader = body.getReader();
   // The reader's own `read` tells what failed; a cancel has nothing to add.
   onAbort(exchange, () => reader.cancel().catch(() => {}));
-  // Whether a file can be read shows at its first bytes: before them there is time for a 500.
-  const first = isBlob ? await reader.read() : null;
-  sink.head(head);
   let sent = 0;
+  const next = async () => {
+    const { done, value } = await reader.read();
+    if (done) return null;
+    const bytes = toBytes(value);
+    sent += bytes.length;
+    if (declared !== null && sent > declared) throw wrongLength(`${sent} bytes or more`, declared);
+    return bytes;
+  };
   try {
-    for (let next = first ?? (await reader.read()); !next.done; next = await reader.read()) {
-      const bytes = toBytes(next.value);
-      sent += bytes.length;
-      if (declared !== null && sent > declared) throw wrongLength("more bytes", declared);
+    // Whether a file can be read, or is too long, shows at its first bytes: before them there is time for a 500.
+    const waits = isBlob || declared !== null;
+    let bytes = waits ? await next() : null;
+    sink.head(head);
+    if (!waits) bytes = await next();
+    for (; bytes !== null; bytes = await next()) {
       if (!sink.data(bytes) && !exchange.aborted) await drained(sink);
     }
     if (declared !== null && sent < declared && !exchange.aborted) {
