@@ -68,6 +68,15 @@ describe("the fetch form", () => {
         expect(await foreign.body.text()).toBe("foreign");
       });
 
+      test("a Request and a Response are called so, as frameworks that look at the name expect", async () => {
+        await using client = await kind.open(shared.server);
+        const [status, names] = await get(client, "/names");
+        expect([status, JSON.parse(names)]).toEqual([
+          200,
+          ["Request", "Request", "Response", "Response", "Response"],
+        ]);
+      });
+
       test("a clone of the request has the same body, and aborts with it", async () => {
         await using client = await kind.open(shared.server);
         const aborted = async () => (await client.request({ path: "/aborted" })).body.json<number>();

@@ -60,6 +60,8 @@ function webRequestOf(exchange: Exchange): Request | null {
 
 /** A `Request` that makes its signal when it is asked for: most handlers never do. */
 class ExchangeRequest extends Request {
+  static override readonly name = "Request";
+
   readonly #exchange: Exchange;
   #signal: AbortSignal | null = null;
 

@@ -8,6 +8,9 @@ const NativeResponse = globalThis.Response;
 const DECODED = /^(gzip|deflate|br|zstd)$/i;
 
 class KnownResponse extends NativeResponse {
+  /** Frameworks, Elysia for one, look at the name of a value's class. */
+  static override readonly name = "Response";
+
   readonly #source: unknown;
 
   constructor(body?: ConstructorParameters<typeof NativeResponse>[0], init?: ResponseInit) {
