@@ -1,8 +1,11 @@
 /** The web-standard form of a handler, `npx tercet serve app.ts`, and what the command line makes of certificates. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync, statSync } from "node:fs";
+import net from "node:net";
+import { text } from "node:stream/consumers";
 import { type Client, header } from "./support/client.ts";
 import { ALL_CLIENTS, HTTP1, HTTP2 } from "./support/clients.ts";
+import { inTime } from "./support/poll.ts";
 import { fixture, startCli } from "./support/server.ts";
 import { sharedServer } from "./support/shared-server.ts";
 
@@ -76,7 +79,7 @@ describe("the fetch form", () => {
 });
 
 describe("without TLS", () => {
-  test("plain HTTP/1.1, and it says that HTTP/3 needs TLS", async () => {
+  test("plain HTTP/1.1, of clients without a host too, and it says that HTTP/3 needs TLS", async () => {
     await using server = await startCli(fixture("app.ts"), {
       flags: { "no-tls": true, cert: false, key: false },
     });
@@ -87,6 +90,10 @@ describe("without TLS", () => {
     const response = await client.request({ path: "/hello" });
     expect(await response.body.text()).toBe("Hello from fetch!");
     expect(header(response, "alt-svc")).toBeUndefined();
+    const socket = net.connect(server.port, "127.0.0.1");
+    socket.write("GET /json HTTP/1.0\r\n\r\n");
+    const withoutHost = await inTime("the answer", 5_000, text(socket));
+    expect(withoutHost).toContain(`"url":"http://localhost:${server.port}/json"`);
   });
 });
 

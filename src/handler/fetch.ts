@@ -45,7 +45,9 @@ export function fetchHandler(fetch: FetchHandler, server: Server): ExchangeHandl
 
 /** Null where scheme, authority and path make no URL. */
 function webRequestOf(exchange: Exchange): Request | null {
-  const url = `${exchange.scheme}://${exchange.authority}${exchange.path === "*" ? "" : exchange.path}`;
+  // HTTP/1.0 asks without a host, and a URL without one would take the path's first segment for it (RFC 9112 §3.3).
+  const authority = exchange.authority || `localhost:${exchange.localPort}`;
+  const url = `${exchange.scheme}://${authority}${exchange.path === "*" ? "" : exchange.path}`;
   const { method } = exchange;
   const headers = headerOf(exchange);
   const body = bodyStreamOf(exchange);
