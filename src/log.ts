@@ -3,7 +3,7 @@ import { inspect } from "node:util";
 
 const FRAME = /^\s+at /;
 /** Frames of Tercet's own files, and of what they run on. */
-const UNDERNEATH = [`${import.meta.dir}/`, "native:", "node:", "internal:"];
+const UNDERNEATH = [`${import.meta.dir}/`, "native:", "node:", "internal:", "(unknown)"];
 
 /** @param part of the server, such as `reactor 1` */
 export function logTo(part: string): (line: string) => void {
