@@ -6,7 +6,7 @@ import { ALL_CLIENTS, HTTP1, SLOW_CLIENTS } from "./support/clients.ts";
 import { bothWays } from "./support/paced.ts";
 import { until } from "./support/poll.ts";
 import { growthDuring } from "./support/processes.ts";
-import { fixture, runCli, startCli, startFixture } from "./support/server.ts";
+import { ENGINE, fixture, runCli, startCli, startFixture } from "./support/server.ts";
 import { sharedServer } from "./support/shared-server.ts";
 import { expectCutShort } from "./support/short.ts";
 
@@ -171,6 +171,9 @@ describe("the fetch form", () => {
         expect(response.status).toBe(200);
         await expectCutShort(kind.protocol, response.body, () => {});
         await shared.server.logs("a secret of the stream");
+        // Native HTTP/3 has not sent the head yet, which it does with the first of the body.
+        const atOnce = await get(client, "/fails-at-once").catch(() => [0]);
+        expect(atOnce[0]).toBe(kind.protocol === "HTTP/3" && ENGINE === "native" ? 500 : 0);
       });
     });
   }

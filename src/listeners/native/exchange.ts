@@ -56,6 +56,8 @@ export class NativeExchange implements Exchange, Sink {
   readonly #engine: NativeEngine;
   /** Null until the response streams. */
   #response: ResponseStream | null = null;
+  /** What it streams, until the first of its body: the engine sends the head with that. */
+  #begun: Response | null = null;
 
   constructor(id: ExchangeId, request: Request, engine: NativeEngine) {
     this.id = id;
@@ -243,23 +245,34 @@ export class NativeExchange implements Exchange, Sink {
       this.#engine.abandoned,
     );
     const content = this.method === "HEAD" ? unsentBody(head) : this.#response.readable;
-    this.#give(new Response(content, this.#engine.inits.of(head)));
+    this.#begun = new Response(content, this.#engine.inits.of(head));
+    if (this.method === "HEAD") this.#begin();
   }
 
   data(chunk: Uint8Array): boolean {
-    return this.aborted || this.#response === null || this.#response.push(chunk);
+    if (this.aborted || this.#response === null) return true;
+    this.#begin();
+    return this.#response.push(chunk);
   }
 
   end(): void {
     this.#release();
     this.#engine.lastEnd = this.#engine.clock.now();
+    this.#begin();
     this.#response?.end();
   }
 
   abort(): void {
     this.#release();
-    if (this.#response !== null) this.#response.abandon();
-    else this.#give(new Response(null, { status: 500 }));
+    const isUnsent = this.#response === null || this.#begun !== null;
+    if (isUnsent) this.#give(new Response(null, { status: 500 }));
+    else this.#response?.abandon();
+  }
+
+  #begin(): void {
+    if (this.#begun === null) return;
+    this.#give(this.#begun);
+    this.#begun = null;
   }
 
   /** The client's leaving no longer matters. */
