@@ -52,6 +52,12 @@ describe("maxHeaderBytes", () => {
     });
   }
 
+  test("HTTP/1.1: their number alone is no reason", async () => {
+    await using client = await HTTP1.open(standard.server);
+    const headers = Object.fromEntries(Array.from({ length: 1_500 }, (_, i) => [`x-${i}`, "v"]));
+    expect(await statusOf(client, { path: "/hello", headers })).toBe(200);
+  });
+
   for (const kind of RESETTING_CLIENTS) {
     test(`${kind.name}: by default 50 KiB pass and 80 KiB are 431`, async () => {
       await using client = await kind.open(standard.server);

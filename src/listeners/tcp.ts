@@ -158,8 +158,8 @@ class TcpListener implements Listener {
       // biome-ignore lint/suspicious/noExplicitAny: handed on to node:http's parser, which the types leave out
       ...({ maxHeaderSize } as any),
     });
-    // It is not kept to, but told to clients of HTTP/1.1: the types leave it out.
-    (server as unknown as { keepAliveTimeout: number }).keepAliveTimeout = options.keepAliveTimeout;
+    // For HTTP/1.1, where the types leave them out. The timeout is not kept to, but told to clients.
+    Object.assign(server, { keepAliveTimeout: options.keepAliveTimeout, maxHeadersCount: 0 });
     server.on("secureConnection", (socket) => {
       if (socket.alpnProtocol === "h2") return;
       gatherWrites(socket);
