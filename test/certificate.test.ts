@@ -179,7 +179,8 @@ describe("where listeners cannot take another certificate on HTTP/3", () => {
 });
 
 test("in the mode base new workers begin with it", async () => {
-  await using server = await startFixture("certificate.ts", { options: { workers: 1, mode: "base" } });
+  const options = { workers: 1, mode: "base", http3: "native" } as const;
+  await using server = await startFixture("certificate.ts", { options });
   const certificate = await makeCertificate();
   expect(await replaceCertificate(server, certificate)).toBe("in force");
   await until("the new certificate on both", 10_000, async () => {
