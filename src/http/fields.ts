@@ -319,16 +319,3 @@ function repeated(name: string): string {
 function malformed(reason: string): Refusal {
   return { status: 400, reason };
 }
-
-/** As the engines of Node.js take a section: a dictionary, with a list for a name of several lines. */
-export function headersOf(fields: Fields): Record<string, string | string[]> {
-  // No prototype: a field may be called "constructor".
-  const headers: Record<string, string | string[]> = Object.create(null);
-  for (let i = 0; i < fields.length; i += 2) {
-    const name = fields[i] as string;
-    const value = fields[i + 1] as string;
-    const before = headers[name];
-    headers[name] = before === undefined ? value : [before, value].flat();
-  }
-  return headers;
-}

@@ -2,9 +2,10 @@
 import { constants, type IncomingHttpHeaders, type ServerHttp2Stream } from "node:http2";
 import type { Exchange, ExchangeId, Fields, FileBody, RequestBody, ResponseHead, Sink } from "../exchange.ts";
 import { sendFile } from "../files/send.ts";
-import { contentLength, fieldValue, headersOf, readRequestSection, trailersOf } from "../http/fields.ts";
+import { contentLength, fieldValue, readRequestSection, trailersOf } from "../http/fields.ts";
 import { forbidsBody } from "../http/semantics.ts";
 import { ReadableBody } from "./readable-body.ts";
+import { sectionOf } from "./section.ts";
 import { type ConnectionFacts, TcpExchange } from "./tcp-exchange.ts";
 
 export class Http2Exchange extends TcpExchange implements Exchange, Sink {
@@ -122,27 +123,6 @@ export class Http2Exchange extends TcpExchange implements Exchange, Sink {
     if (this.#altSvc !== null) headers["alt-svc"] ??= this.#altSvc;
     return headers;
   }
-}
-
-/** Of these node:http2 throws at a second line, lists though some of them are (RFC 9110 §8.4, §8.5). */
-// biome-ignore format: one long list
-const ONE_LINE = new Set([
-  "access-control-allow-credentials", "access-control-max-age", "access-control-request-method", "age",
-  "authorization", "content-encoding", "content-language", "content-length", "content-location",
-  "content-md5", "content-range", "content-type", "date", "dnt", "etag", "expires", "from", "host",
-  "if-match", "if-modified-since", "if-none-match", "if-range", "if-unmodified-since", "last-modified",
-  "location", "max-forwards", "proxy-authorization", "range", "referer", "retry-after", "tk",
-  "upgrade-insecure-requests", "user-agent", "x-content-type-options",
-]);
-
-/** As node:http2 takes a section. */
-function sectionOf(fields: Fields): Record<string, string | string[]> {
-  const section = headersOf(fields);
-  for (const name in section) {
-    const value = section[name];
-    if (typeof value === "object" && ONE_LINE.has(name)) section[name] = value.join(", ");
-  }
-  return section;
 }
 
 /** The header block in order, where the engine gives it; else as near as its dictionary comes. */

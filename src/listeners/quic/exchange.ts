@@ -14,8 +14,9 @@ import type {
   Sink,
 } from "../../exchange.ts";
 import { sendFile } from "../../files/send.ts";
-import { fieldValue, headersOf, type RequestSection } from "../../http/fields.ts";
+import { fieldValue, type RequestSection } from "../../http/fields.ts";
 import { forbidsBody } from "../../http/semantics.ts";
+import { sectionOf } from "../section.ts";
 import { type BodyOwner, QuicBody, type Reading } from "./body.ts";
 import type { QuicConnection } from "./connection.ts";
 import { interimHeadersOf, type QuicHead, type QuicHeads } from "./heads.ts";
@@ -182,7 +183,7 @@ export class QuicExchange implements Exchange, Sink, BodyOwner, ResponseOwner {
     if (this.#isGone()) return;
     this.#over = true;
     if (this.#streaming === null) this.#wasSent();
-    else this.#streaming.end(trailers === null ? null : headersOf(trailers));
+    else this.#streaming.end(trailers === null ? null : sectionOf(trailers));
   }
 
   drained(): void {

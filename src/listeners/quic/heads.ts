@@ -3,8 +3,9 @@
  * that repeats is the same object.
  */
 import type { ResponseHead } from "../../exchange.ts";
-import { fieldValue, headersOf } from "../../http/fields.ts";
+import { fieldValue } from "../../http/fields.ts";
 import { parsePriority } from "../../http/priority.ts";
+import { sectionOf } from "../section.ts";
 
 /** As the engine takes and gives it. */
 export type Section = Readonly<Record<string, string | string[] | undefined>>;
@@ -54,7 +55,7 @@ export class QuicHeads {
 }
 
 export function interimHeadersOf({ status, fields }: ResponseHead): Record<string, string | string[]> {
-  return { ":status": String(status), ...headersOf(fields) };
+  return { ":status": String(status), ...sectionOf(fields) };
 }
 
 function priorityOf({ fields }: ResponseHead): QuicHead["priority"] {
