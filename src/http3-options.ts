@@ -200,15 +200,18 @@ const QUIC_CHECKS = v.strictObject(
     connectionRate: v.optional(whole(0, 1_000_000, "connections a second"), 0),
     handshakeRate: v.optional(whole(0, 1_000_000, "handshakes a second"), 0),
     maxConnectionsPerAddress: v.optional(whole(0, 1_000_000, "connections"), 0),
-    allow: v.optional(addresses),
+    allow: v.optional(v.pipe(addresses, v.minLength(1, ADDRESSES))),
     block: v.optional(addresses, () => []),
     earlyData: flag,
     ticketKeys: v.optional(v.undefined(TICKET_KEYS)),
     sni: v.optional(
-      v.record(
-        v.pipe(v.string(SNI), v.regex(HOST_NAME, SNI)),
-        v.strictObject({ cert: text(PEM), key: text(PEM) }, SNI),
-        SNI,
+      v.pipe(
+        v.custom<object>((given) => !Array.isArray(given), SNI),
+        v.record(
+          v.pipe(v.string(SNI), v.regex(HOST_NAME, SNI)),
+          v.strictObject({ cert: text(PEM), key: text(PEM) }, SNI),
+          SNI,
+        ),
       ),
       () => ({}),
     ),

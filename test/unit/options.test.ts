@@ -207,6 +207,14 @@ describe("options", () => {
       'option "http3.sni.a.example" is { cert }; it must be { "name": { cert, key } }',
     ],
     [
+      { http3: { engine: "quic", sni: [] } },
+      'option "http3.sni" is a list of 0; it must be { "name": { cert, key } }',
+    ],
+    [
+      { http3: { engine: "quic", allow: [] } },
+      'option "http3.allow" is a list of 0; it must be a list of addresses',
+    ],
+    [
       { http3: { engine: "quic", sni: { "a b": { cert: "c", key: "k" } } } },
       'it must be { "name": { cert, key } }, with names such as "a.example"',
     ],
