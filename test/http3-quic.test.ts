@@ -193,7 +193,7 @@ describe("requests and responses", () => {
 
 describe("connections", () => {
   test("connect, handshake and close are told to one worker, which can ask how they are", async () => {
-    await using server = await start({}, { workers: 2 });
+    await using server = await start({}, { workers: 2, mode: "process" });
     const ids: string[] = [];
     for (let i = 0; i < 4; i++) {
       await using peer = await RawHttp3.open(server.port);

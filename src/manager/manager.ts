@@ -615,8 +615,10 @@ export class Manager implements ServerAccess {
 }
 
 /** Arguments of the runtime, for a process that listens. */
-function listeningArgs({ maxHeaderBytes }: ResolvedOptions): string[] {
-  return [`--max-http-header-size=${engineHeaderBytes(maxHeaderBytes)}`];
+function listeningArgs({ maxHeaderBytes, quic }: ResolvedOptions): string[] {
+  // That an engine is experimental, whoever chose it knows.
+  const quiet = quic === null ? [] : ["--disable-warning=ExperimentalWarning"];
+  return [`--max-http-header-size=${engineHeaderBytes(maxHeaderBytes)}`, ...quiet];
 }
 
 /** No second process can listen beside one that does, so that none can take its place while it serves. */

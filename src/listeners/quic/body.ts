@@ -10,6 +10,8 @@ import { Spool, type SpoolSpace } from "./spool.ts";
 const IN_MEMORY = 256 * 1024;
 /** Of a body that nobody wants, bytes that are let go by before its client is told to stop: most end within them. */
 const LET_GO_BY = 64 * 1024;
+/** Milliseconds: the stream's end follows a reset of both its sides sooner. */
+const LOST_AFTER = 50;
 
 /** What the engine gives of a stream: pieces of it, several at a time. */
 export interface Reading {
@@ -121,8 +123,10 @@ export class QuicBody implements RequestBody {
       // The engine tells of trailers after the end, in the same turn.
       setImmediate(() => this.#end());
     } catch {
-      // A reset, or the end of the connection; the stream's own end tells the exchange.
-      if (this.#state === "open") this.#drop("lost");
+      // A reset, or the end of the connection. The stream's end tells the exchange, unless the client still takes the response.
+      setTimeout(() => {
+        if (this.#state === "open") this.#drop("lost");
+      }, LOST_AFTER);
     }
   }
 
