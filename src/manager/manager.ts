@@ -408,7 +408,7 @@ export class Manager implements ServerAccess {
 
   #startWorker(id: number, told: ChildTold): WorkerChild {
     const { options } = this.#config;
-    const listening = options.mode === "base" ? listeningArgs(options) : [];
+    const listening = options.mode === "base" ? baseWorkerArgs(options) : [];
     const spec = this.#script({ [WORKER_ID_VARIABLE]: String(id) }, listening);
     const child: WorkerChild = new Child(spec, {
       message: (message) => this.#workerSaid(child, id, message, told),
@@ -615,10 +615,15 @@ export class Manager implements ServerAccess {
 }
 
 /** Arguments of the runtime, for a process that listens. */
-function listeningArgs({ maxHeaderBytes, quic }: ResolvedOptions): string[] {
+function listeningArgs({ maxHeaderBytes }: ResolvedOptions): string[] {
+  return [`--max-http-header-size=${engineHeaderBytes(maxHeaderBytes)}`];
+}
+
+/** The same, for one that runs the user's code. */
+function baseWorkerArgs(options: ResolvedOptions): string[] {
   // That an engine is experimental, whoever chose it knows.
-  const quiet = quic === null ? [] : ["--disable-warning=ExperimentalWarning"];
-  return [`--max-http-header-size=${engineHeaderBytes(maxHeaderBytes)}`, ...quiet];
+  const quiet = options.quic === null ? [] : ["--disable-warning=ExperimentalWarning"];
+  return [...listeningArgs(options), ...quiet];
 }
 
 /** No second process can listen beside one that does, so that none can take its place while it serves. */

@@ -142,8 +142,11 @@ function statsOf(reactor: Reactor, detailed: boolean): ReactorCounts {
 process.on("SIGINT", () => {});
 process.on("SIGTERM", () => {});
 process.on("SIGHUP", () => {});
+// What the runtime warns of goes to the log, but that an engine is experimental: whoever chose it knows.
 process.removeAllListeners("warning");
-process.on("warning", ({ message }) => logTo("reactor")(`warning: ${message}`));
+process.on("warning", ({ name, message }) => {
+  if (name !== "ExperimentalWarning") logTo("reactor")(`warning: ${message}`);
+});
 // What an engine throws that nobody expected must not take every connection with it.
 process.on("uncaughtException", (error) => logTo("reactor")(`error: ${error.stack}`));
 process.once("message", (message: ToReactor) => {
