@@ -2,7 +2,7 @@
 import type { Exchange, Sink } from "../exchange.ts";
 import { byteLength, drained, toBytes } from "../http/body.ts";
 import { isConnectionSpecific, unsendableFieldLine } from "../http/fields.ts";
-import { forbidsBody } from "../http/semantics.ts";
+import { forbidsBody, forbidsLength } from "../http/semantics.ts";
 import type { Server } from "../server.ts";
 import { FetchContext, FetchEnv } from "./fetch-context.ts";
 import { bodyStreamOf, headerOf, onAbort, signalOf } from "./request.ts";
@@ -107,8 +107,8 @@ function send(exchange: Exchange, response: Response): void | Promise<void> {
     const wrong = unsendableFieldLine(name, value);
     if (wrong !== null) throw new AnswerError(`the response's header: ${wrong}`);
     if (name === "content-length") {
-      // RFC 9110 §8.6, §15.3.6. What 304 says is of the response that it stands for.
-      if (status === 204 || status === 205) return;
+      // What 304 says is of the response that it stands for.
+      if (forbidsLength(status)) return;
       declared = declaredLength(value);
     }
     fields.push(name, value);

@@ -8,7 +8,7 @@ import {
   unsendableFieldLine,
 } from "../http/fields.ts";
 import { formatPriority, type Priority } from "../http/priority.ts";
-import { forbidsBody } from "../http/semantics.ts";
+import { forbidsBody, forbidsLength } from "../http/semantics.ts";
 import { type CookieOptions, setCookieOf } from "../http/set-cookie.ts";
 import { EventStream, type EventStreamOptions } from "./event-stream.ts";
 
@@ -355,9 +355,9 @@ export class HttpResponse {
     if (body !== null || !forbidden) {
       const length = body === null ? 0 : byteLength(body);
       if (declared !== -1) this.#mustBe(length, this.#declaredLength(declared));
-      else if (this.#mayHaveLength) this.#fields.push("content-length", String(length));
+      else if (this.#tellsLength) this.#fields.push("content-length", String(length));
     }
-    if (!this.#mayHaveLength) this.#dropLength();
+    if (forbidsLength(this.#status)) this.#remove("content-length", 0);
     this.#state = "ended";
     sink.respond(this.#head, forbidden ? null : body);
   }
@@ -370,24 +370,15 @@ export class HttpResponse {
   /** Sends the head of a response whose body comes piece by piece. */
   #begin(): void {
     const declared = this.#find("content-length");
-    if (declared !== -1) {
-      if (this.#mayHaveLength) this.#owed = this.#declaredLength(declared);
-      else this.#dropLength();
-    }
+    if (forbidsLength(this.#status)) this.#remove("content-length", 0);
+    else if (declared !== -1 && this.#tellsLength) this.#owed = this.#declaredLength(declared);
     this.#state = "streaming";
     this.#exchange.sink.head(this.#head);
   }
 
-  /**
-   * RFC 9110 §8.6: 204 has no content-length; 304 only that of the response it stands for, which nobody knows here. 205 has
-   * none that could be anything but 0 (§15.3.6), and an engine that needs it says so.
-   */
-  get #mayHaveLength(): boolean {
-    return this.#status !== 204 && this.#status !== 205 && this.#status !== 304;
-  }
-
-  #dropLength(): void {
-    if (this.#status !== 304) this.#remove("content-length", 0);
+  /** The length of 304 is that of the response it stands for, which nobody knows here (RFC 9110 §8.6). */
+  get #tellsLength(): boolean {
+    return !forbidsLength(this.#status) && this.#status !== 304;
   }
 
   #declaredLength(at: number): number {

@@ -16,6 +16,11 @@ export function isIdempotent(method: string): boolean {
   return IDEMPOTENT.has(method);
 }
 
+/** RFC 9110 §8.6, §15.3.6: these statuses have no content-length, or none that could be anything but 0. */
+export function forbidsLength(status: number): boolean {
+  return status === 204 || status === 205;
+}
+
 /** RFC 9110 §6.4.1, §15.3.6: an answer to HEAD, and these statuses, never carry a body. */
 export function forbidsBody(method: string, status: number): boolean {
   return method === "HEAD" || status === 204 || status === 205 || status === 304 || status < 200;
