@@ -7,6 +7,7 @@ import type { Protocol } from "../exchange.ts";
 import { engineHeaderBytes } from "../listeners/listener.ts";
 import type { ListenConfig } from "../listeners/open.ts";
 import type { ResolvedOptions, ResolvedTasks } from "../options.ts";
+import { stuckAfter } from "../reactor/stuck.ts";
 import type { ServerAccess } from "../server-access.ts";
 import type { TableOperation } from "../sharing/operation.ts";
 import type { TaskClient } from "../tasks/client.ts";
@@ -51,8 +52,6 @@ export interface Address {
 }
 
 const REACTOR_SCRIPT = fileURLToPath(new URL("../reactor/main.ts", import.meta.url));
-/** Milliseconds: as a reactor has it. */
-const TOLD_STUCK_AFTER = 5000;
 /** Milliseconds for which it is kept what a worker did that has ended. */
 const PROGRESS_KEPT = 5000;
 /** What a worker loads before anything else where it has to become another user. */
@@ -534,10 +533,9 @@ export class Manager implements ServerAccess {
   /** Milliseconds after which a worker that says nothing is stuck. */
   get #stuckAfter(): number {
     const { mode, requestTimeout } = this.#config.options;
-    const limit = Math.max(requestTimeout, STATS_TIMEOUT);
+    if (mode === "base") return stuckAfter(requestTimeout);
     // Twice as long as a reactor waits, which knows the exchange at fault: it is to be the first to find it.
-    if (mode === "process") return 2 * limit;
-    return requestTimeout === 0 ? TOLD_STUCK_AFTER : limit;
+    return 2 * Math.max(requestTimeout, STATS_TIMEOUT);
   }
 
   #checkWorker(child: WorkerChild, counts: WorkerCounts | null): void {
@@ -569,7 +567,7 @@ export class Manager implements ServerAccess {
     const slot = this.#workers.members.find((member) => member.child === child)?.slot;
     const advice = "its connections wait until it does; with requestTimeout it would be replaced";
     this.#log(
-      `worker ${slot?.id} (${child.pid}) has not answered for ${TOLD_STUCK_AFTER / 1000} s: ${advice}`,
+      `worker ${slot?.id} (${child.pid}) has not answered for ${this.#stuckAfter / 1000} s: ${advice}`,
     );
   }
 

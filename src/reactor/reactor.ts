@@ -23,6 +23,7 @@ import type { DispatchPolicy } from "./dispatch-policy.ts";
 import { Dispatcher, type DispatchLimits } from "./dispatcher.ts";
 import { Flight } from "./flight.ts";
 import { type Outcome, Registry } from "./registry.ts";
+import { stuckAfter } from "./stuck.ts";
 import { type LinkOwner, WorkerLink } from "./worker-link.ts";
 
 export interface ReactorLimits extends HeadLimits, DispatchLimits {
@@ -50,10 +51,6 @@ type Employment = "used" | "retired";
 
 /** A body of at most this many declared bytes goes to the worker in one frame with its head. */
 const WHOLE_BODY_BYTES = 16 * 1024;
-/** A worker is not taken for stuck before it has said nothing for so long. Milliseconds. */
-const MIN_STUCK_AFTER = 1000;
-/** Without a `requestTimeout` it is only told of, after so long. Milliseconds. */
-const TOLD_STUCK_AFTER = 5000;
 /**
  * Workers that may die with a request until it gets 502. One that ends by itself may do so for this very request. One
  * that is killed while it runs the request most likely was killed from outside, but memory that the request took, or a
@@ -404,7 +401,7 @@ export class Reactor implements ListenerHost, LinkOwner {
 
   #checkStuck(link: WorkerLink, now: number): void {
     const { requestTimeout } = this.#limits;
-    const limit = requestTimeout === 0 ? TOLD_STUCK_AFTER : Math.max(requestTimeout, MIN_STUCK_AFTER);
+    const limit = stuckAfter(requestTimeout);
     // A worker may get stuck behind its last PONG, and not be sent anything since.
     if (link.inFlight > 0) link.ping(now);
     if (link.silence(now) < limit || this.#stuck.has(link.pid)) return;
