@@ -6,8 +6,8 @@ import { type Finding, ok, problem, warning } from "./finding.ts";
 
 /** Where a machine's facts come from. */
 export interface Machine {
-  /** Of Bun. */
-  readonly runtime: string;
+  /** The version of Bun; null on Node.js. */
+  readonly runtime: string | null;
   readonly cores: number;
   /** A file's text; null where there is none, as on another system than Linux. */
   read(path: string): string | null;
@@ -36,7 +36,7 @@ const BACKLOG = 511;
 const CONNTRACK_SHARE = 0.8;
 
 export const THIS_MACHINE: Machine = {
-  runtime: process.versions.bun ?? "",
+  runtime: process.versions.bun ?? null,
   cores: availableParallelism(),
   read: (path) => {
     try {
@@ -64,7 +64,10 @@ export function machineFindings(machine: Machine, withHttp3: boolean): Finding[]
 
 function runtime({ runtime, read }: Machine): Finding {
   const kernel = read("/proc/sys/kernel/osrelease")?.trim() ?? release();
-  const text = `Tercet ${VERSION}, Bun ${runtime}, ${process.platform} ${kernel}`;
+  const name = runtime === null ? `Node.js ${process.version}` : `Bun ${runtime}`;
+  const text = `Tercet ${VERSION}, ${name}, ${process.platform} ${kernel}`;
+  if (runtime === null)
+    return warning("runtime", `${text}: it has no HTTP/3`, "npx tercet, which is run by Bun");
   if (Bun.semver.satisfies(runtime, BUN_RANGE)) return ok("runtime", text);
   return warning("runtime", `${text}: it is made for Bun ${BUN_RANGE}`, "npm install bun");
 }

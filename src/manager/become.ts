@@ -1,5 +1,5 @@
 /**
- * Loaded in a worker before anything else (`--preload`), where its server has the option `user`: becomes that user. A
+ * Loaded in a worker before anything else (`--import`), where its server has the option `user`: becomes that user. A
  * worker that cannot says so, and ends.
  */
 import type { FromWorker } from "./messages.ts";

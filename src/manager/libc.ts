@@ -2,7 +2,11 @@
  * The few calls of the C library that Node's modules have not. The only file of the manager that knows `bun:ffi`. Where
  * no C library can be called, each says so by its value, and its caller goes without.
  */
-import { dlopen } from "bun:ffi";
+
+type Ffi = typeof import("bun:ffi");
+
+/** An import would keep the manager from starting where there is none. */
+const ffi = process.getBuiltinModule("bun:ffi") as Ffi | undefined;
 
 /** By their file names: of glibc, of musl, of macOS. */
 const LIBRARIES = [
@@ -35,14 +39,17 @@ const SUN_PATH_BYTES = 108;
 /** Bytes of a path that a unix socket can have, with the closing NUL. */
 export const MAX_SOCKET_PATH_BYTES = SUN_PATH_BYTES - 1;
 
+type Calls = ReturnType<typeof import("bun:ffi").dlopen<typeof SYMBOLS>>["symbols"];
+
 export class Libc {
-  readonly #call: ReturnType<typeof dlopen<typeof SYMBOLS>>["symbols"];
+  readonly #call: Calls;
 
   /** Null where there is none that can be called. */
   static open(): Libc | null {
+    if (ffi === undefined) return null;
     for (const name of LIBRARIES) {
       try {
-        return new Libc(dlopen(name, SYMBOLS).symbols);
+        return new Libc(ffi.dlopen(name, SYMBOLS).symbols);
       } catch {
         // Another system's: the next one may be there.
       }
@@ -50,7 +57,7 @@ export class Libc {
     return null;
   }
 
-  private constructor(call: ReturnType<typeof dlopen<typeof SYMBOLS>>["symbols"]) {
+  private constructor(call: Calls) {
     this.#call = call;
   }
 

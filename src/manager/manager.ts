@@ -41,7 +41,7 @@ import {
   workerStats,
 } from "./server-stats.ts";
 import { type Participant, Sharing } from "./sharing.ts";
-import { checkPortIsFree, checkSocketPath } from "./start-checks.ts";
+import { checkPortIsFree, checkRuntime, checkSocketPath } from "./start-checks.ts";
 import { SHUT_DOWN, StartError } from "./start-error.ts";
 import { type TaskWorkerChild, TaskWorkers } from "./task-workers.ts";
 import { Totals } from "./totals.ts";
@@ -150,6 +150,7 @@ export class Manager implements ServerAccess {
       ]);
     };
     try {
+      checkRuntime(this.#config);
       checkSocketPath(this.#socketPath(options.reactors));
       await checkPortIsFree(this.#config);
       if (this.#isStopping) throw new StartError(SHUT_DOWN);
@@ -427,7 +428,7 @@ export class Manager implements ServerAccess {
     return {
       script,
       args,
-      execArgv: [...(become === null ? [] : ["--preload", BECOME_SCRIPT]), ...process.execArgv, ...execArgv],
+      execArgv: [...(become === null ? [] : ["--import", BECOME_SCRIPT]), ...process.execArgv, ...execArgv],
       env: { ...process.env, ...become, ...role },
     };
   }

@@ -13,6 +13,14 @@ export function checkSocketPath(path: string): void {
   }
 }
 
+/** @throws {StartError} */
+export function checkRuntime({ options, certificates }: ManagerConfig): void {
+  if (certificates === null || options.http3 === "off" || process.versions.bun !== undefined) return;
+  throw new StartError(
+    `HTTP/3 needs Bun, and this is Node.js ${process.version}: run it by Bun, or choose http3 "off" (--http3 off)`,
+  );
+}
+
 /**
  * Who shares a port would share it with a stranger too: whether it is free is asked without SO_REUSEPORT.
  * @throws {StartError} (as a rejection)

@@ -47,6 +47,14 @@ describe("a machine", () => {
         /npm install bun/,
       ],
       [
+        "another runtime",
+        machine({}, { runtime: null }),
+        "warning",
+        "runtime",
+        /Node\.js v.*no HTTP\/3/,
+        /npx tercet/,
+      ],
+      [
         "little memory",
         machine({ "/sys/fs/cgroup/memory.max": "400000000\n" }),
         "warning",
