@@ -125,10 +125,9 @@ describe("a run directory that was left behind", () => {
     await until("every process to end", 5_000, () => first.remaining().length === 0);
     expect(readdirSync(directory)).toContain("control.sock");
     const status = await tercet(place, ["status", "--run-dir", directory]);
-    expect([status.code, status.stderr]).toEqual([
-      1,
-      `tercet: no server is running with the run directory ${directory}\n`,
-    ]);
+    expect(status.code).toBe(1);
+    // Behind it stand the servers that others have on this machine.
+    expect(status.stderr).toStartWith(`tercet: no server is running with the run directory ${directory}`);
     await using second = await startCli(fixture("app.ts"), { flags });
     const told = await tercet(place, ["status", "--json", "--run-dir", directory]);
     expect(JSON.parse(told.stdout).port).toBe(second.port);
