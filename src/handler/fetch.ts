@@ -5,7 +5,7 @@ import { isConnectionSpecific, unsendableFieldLine } from "../http/fields.ts";
 import { forbidsBody, forbidsLength } from "../http/semantics.ts";
 import type { Server } from "../server.ts";
 import { FetchContext, FetchEnv } from "./fetch-context.ts";
-import { bodyStreamOf, headerOf, onAbort, signalOf } from "./request.ts";
+import { bodyStreamOf, onAbort, signalOf } from "./request.ts";
 import type { ExchangeHandler } from "./run.ts";
 import { settledValue } from "./settled.ts";
 import { blobOf, isDecoded, wholeBodyOf } from "./web-response.ts";
@@ -48,16 +48,33 @@ function webRequestOf(exchange: Exchange): Request | null {
   // HTTP/1.0 asks without a host, and a URL without one would take the path's first segment for it (RFC 9112 §3.3).
   const authority = exchange.authority || `localhost:${exchange.localPort}`;
   const url = `${exchange.scheme}://${authority}${exchange.path === "*" ? "" : exchange.path}`;
-  const { method } = exchange;
-  const headers = headerOf(exchange);
-  const body = bodyStreamOf(exchange);
   try {
-    if (body === null) return new ExchangeRequest(exchange, url, { method, headers });
-    return new ExchangeRequest(exchange, url, { method, headers, body, duplex: "half" } as RequestInit);
+    const request = new ExchangeRequest(exchange, url, initOf(exchange));
+    addHeaders(request.headers, exchange);
+    return request;
   } catch (error) {
     if (URL.canParse(url)) throw error;
     return null;
   }
+}
+
+/** Without one a `Request` is made in a third of the time. */
+function initOf(exchange: Exchange): RequestInit | undefined {
+  const { method } = exchange;
+  const body = bodyStreamOf(exchange);
+  if (body !== null) return { method, body, duplex: "half" } as RequestInit;
+  return method === "GET" ? undefined : { method };
+}
+
+/** As the constructor would from a record, in half the time; lines of one field are joined. */
+function addHeaders(headers: Headers, { fields, authority }: Exchange): void {
+  let hasHost = false;
+  for (let i = 0; i < fields.length; i += 2) {
+    const name = fields[i] as string;
+    headers.append(name, fields[i + 1] as string);
+    hasHost ||= name === "host";
+  }
+  if (!hasHost && authority !== "") headers.append("host", authority);
 }
 
 /** A `Request` that makes its signal when it is asked for: most handlers never do. */
@@ -67,7 +84,7 @@ class ExchangeRequest extends Request {
   readonly #exchange: Exchange;
   #signal: AbortSignal | null = null;
 
-  constructor(exchange: Exchange, url: string, init: RequestInit) {
+  constructor(exchange: Exchange, url: string, init?: RequestInit) {
     super(url, init);
     this.#exchange = exchange;
   }

@@ -319,7 +319,7 @@ async function rawContentOf(exchange: Exchange): Promise<Buffer> {
 }
 
 /** See `HttpRequest.header`. */
-export function headerOf(exchange: Exchange): Record<string, string> {
+function headerOf(exchange: Exchange): Record<string, string> {
   const header = recordOf(exchange.fields);
   if (header.host === undefined && exchange.authority !== "") header.host = exchange.authority;
   return header;
