@@ -311,8 +311,11 @@ export class Manager implements ServerAccess {
       awaited: () => "it does not listen yet",
       leave: (child, timeout) => child.send({ type: "shutdown", timeout }),
       switched: (used) => {
-        for (const child of used)
+        for (const child of used) {
           child.send({ type: "employ", used: pidsOf(this.#workers.serving), retired: [] });
+          // The others were told when it began.
+          if (this.#workers.isOut) child.send({ type: "unserved" });
+        }
       },
       ended: (child) => this.#totals.ended(child),
       unserved: () => {},

@@ -136,6 +136,11 @@ export class Pool<C extends PoolChild> {
     return this.#slots.flatMap(({ serving }) => serving?.child ?? []);
   }
 
+  /** None is left, and a start has failed: see `unserved` of the spec. */
+  get isOut(): boolean {
+    return this.#outage !== null;
+  }
+
   /**
    * Starts so many, beside those that there are; resolves when all of them serve.
    * @throws MemberError (as a rejection) for the first that does not become ready

@@ -6,7 +6,7 @@ import { ALL_CLIENTS, HTTP1, HTTP2, RESETTING_CLIENTS } from "../support/clients
 import { Http2Client } from "../support/http2-client.ts";
 import { QuicheClient } from "../support/http3-quiche-client.ts";
 import { Load } from "../support/load.ts";
-import { until } from "../support/poll.ts";
+import { inTime, until } from "../support/poll.ts";
 import { Scratch, startFixture, type TestServer } from "../support/server.ts";
 import { expectCutShort } from "../support/short.ts";
 import {
@@ -144,6 +144,32 @@ test("a reactor that dies takes its connections with it, and the totals go on", 
   const { active, completed, failed } = after.totals["HTTP/1.1"];
   expect(completed + failed).toBeGreaterThanOrEqual(11);
   expect([active, completed >= 10]).toEqual([1, true]);
+});
+
+test("a reactor that starts while there is no worker answers 503, as the one before did", async () => {
+  const scratch = await Scratch.make();
+  const die = scratch.file("die");
+  await using server: TestServer = await startFixture("dies-while-loading.ts", {
+    scratch,
+    env: { TERCET_TEST_DIE: die, TERCET_TEST_LOADS: scratch.file("loads") },
+    options: { workers: 1 },
+  });
+  const { workers, reactors } = await (async () => {
+    await using client = await HTTP1.open(server);
+    return await readStats(client);
+  })();
+  writeFileSync(die, "");
+  process.kill(workers[0]?.pid ?? 0, "SIGKILL");
+  await server.logs("no worker is left: requests get 503");
+  process.kill(reactors[0]?.pid ?? 0, "SIGKILL");
+  await server.logs("reactor 1 ended (signal SIGKILL)");
+  for (const kind of ALL_CLIENTS) {
+    await using client = await until("a connection", 10_000, () => kind.open(server));
+    const { status } = await until("an answer", 10_000, () =>
+      inTime("one", 5_000, client.request({ path: "/hello" })),
+    );
+    expect(status).toBe(503);
+  }
 });
 
 test("a machine that stands still for longer than requestTimeout costs no request, and no worker", async () => {
