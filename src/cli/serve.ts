@@ -120,10 +120,13 @@ export function serveCommand(): Command {
 
 async function serve(path: string, flags: Flags): Promise<void> {
   const file = resolve(path);
-  if (!existsSync(file)) throw new StartError(`there is no file ${path}`);
   const daemon = takeDaemon();
   // A daemon and a worker have their flags from a process that has checked them.
-  if (daemon === null && workerId === null && taskWorkerId === null) checkTogether(flags);
+  if (daemon === null && workerId === null && taskWorkerId === null) {
+    checkTogether(flags);
+    // A worker finds that by itself, where the manager hears of it.
+    if (!existsSync(file)) throw new StartError(`there is no file ${path}`);
+  }
   const server = new Server(flags.host, numberOf(flags.port), optionsOf(flags));
   if (flags.daemon) {
     await startDaemon(flags.logFile ?? defaultLogFile(flags.port));

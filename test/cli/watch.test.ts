@@ -90,6 +90,14 @@ describe("a server that watches", () => {
     await untilAnswer("seven");
   });
 
+  test("keeps the old code while the module itself is not there, and says so", async () => {
+    rmSync(path("app.ts"));
+    await server.logs(/still serves: .*app\.ts does not load: .*Cannot find module '.*app\.ts'/);
+    expect(await answer()).toBe("seven");
+    write("app.ts", app('"seven again"'));
+    await untilAnswer("seven again");
+  });
+
   test("does not reload for what is installed, hidden, or written by the app", async () => {
     const before = reloads();
     for (const name of [
