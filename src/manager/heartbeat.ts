@@ -1,12 +1,5 @@
 /** Asks each process once a second how it is, and keeps what it said last. */
-
-/** What each process says of itself. */
-export interface Vitals {
-  /** Resident memory, bytes. */
-  readonly rss: number;
-  /** Milliseconds of processor time since it was started. */
-  readonly cpuTime: number;
-}
+import type { Vitals } from "../vitals.ts";
 
 export interface Pulse<V extends Vitals> {
   /** What it said last. */

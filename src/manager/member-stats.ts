@@ -1,5 +1,6 @@
 /** What is told of a process in a pool, whether it answers or not. */
-import type { Pulse, Vitals } from "./heartbeat.ts";
+import type { Vitals } from "../vitals.ts";
+import type { Pulse } from "./heartbeat.ts";
 import type { ProcessStats, WorkerStats } from "./messages.ts";
 import type { Member, PoolChild } from "./pool.ts";
 

@@ -3,8 +3,9 @@
  * thing is done is the manager's and the server's; here is who may ask for it, and what they hear.
  */
 import { VERSION } from "../version.ts";
+import { OwnVitals, type Vitals } from "../vitals.ts";
 import { ControlServer, type ServerStatus } from "./control.ts";
-import { Heartbeat, type Vitals } from "./heartbeat.ts";
+import { Heartbeat } from "./heartbeat.ts";
 import type { Manager } from "./manager.ts";
 import { controlSocketIn, type RunDirectory } from "./run-directory.ts";
 import { onSignals } from "./signals.ts";
@@ -25,6 +26,7 @@ export class Operator {
   readonly #manager: Manager;
   readonly #directory: RunDirectory;
   readonly #log: (line: string) => void;
+  readonly #vitals: OwnVitals;
   readonly #pulse: Heartbeat<NodeJS.Process, Vitals>;
   readonly #systemd: Systemd | null;
   readonly #offSignals: () => void;
@@ -44,11 +46,12 @@ export class Operator {
     this.#manager = manager;
     this.#directory = directory;
     this.#log = log;
+    this.#vitals = new OwnVitals(log);
     // Whatever ends this process but a kill takes the run directory with it.
     process.on("exit", this.#release);
     this.#pulse = new Heartbeat(
       () => [process],
-      async () => vitals(),
+      async () => this.#vitals.read(),
       () => {},
     );
     this.#systemd = Systemd.open((watchdog) => this.#isWell(watchdog), log);
@@ -147,16 +150,11 @@ export class Operator {
       manager: {
         pid,
         uptime: Math.round(process.uptime() * 1000),
-        rss: vitals().rss,
+        rss: this.#vitals.read().rss,
         cpu: this.#pulse.pulseOf(process)?.cpu ?? 0,
       },
       reactors: reactors.map(({ exchanges: _, ...reactor }) => reactor),
       ...stats,
     };
   }
-}
-
-function vitals(): Vitals {
-  const { user, system } = process.cpuUsage();
-  return { rss: process.memoryUsage.rss(), cpuTime: (user + system) / 1000 };
 }

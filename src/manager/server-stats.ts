@@ -1,6 +1,8 @@
 /** What reactors and workers say of themselves, when they are asked. */
+
+import type { Vitals } from "../vitals.ts";
 import type { ReactorChild, WorkerChild } from "./child.ts";
-import type { Heartbeat, Pulse, Vitals } from "./heartbeat.ts";
+import type { Heartbeat, Pulse } from "./heartbeat.ts";
 import { memberStats } from "./member-stats.ts";
 import type { ReactorCounts, ReactorStats, WorkerCounts, WorkerStats } from "./messages.ts";
 import type { Member, Pool, PoolChild } from "./pool.ts";

@@ -8,6 +8,7 @@ import { connectionOf, openListeners, reasonOf } from "../listeners/open.ts";
 import { logTo } from "../log.ts";
 import type { FromReactor, ReactorConfig, ReactorCounts, ToReactor } from "../manager/messages.ts";
 import { dropPrivileges } from "../manager/privileges.ts";
+import { OwnVitals } from "../vitals.ts";
 import { dispatchPolicy } from "./dispatch-policy.ts";
 import { Reactor } from "./reactor.ts";
 import { checkRegularly } from "./regular-check.ts";
@@ -22,6 +23,7 @@ function send(message: FromReactor): void {
 
 function start(config: ReactorConfig): void {
   const log = logTo(`reactor ${config.id}`);
+  const vitals = new OwnVitals(log);
   const reactor = new Reactor({
     limits: config.limits,
     policy: dispatchPolicy<WorkerLink>(config.dispatch, !config.isElastic, log),
@@ -42,7 +44,7 @@ function start(config: ReactorConfig): void {
   process.on("message", (message: ToReactor) => {
     switch (message.type) {
       case "stats":
-        send({ type: "stats", call: message.call, stats: statsOf(reactor, message.detailed) });
+        send({ type: "stats", call: message.call, stats: statsOf(reactor, vitals, message.detailed) });
         return;
       case "employ":
         reactor.employ(message.used, message.retired);
@@ -124,12 +126,10 @@ function start(config: ReactorConfig): void {
   });
 }
 
-function statsOf(reactor: Reactor, detailed: boolean): ReactorCounts {
+function statsOf(reactor: Reactor, vitals: OwnVitals, detailed: boolean): ReactorCounts {
   const { registry } = reactor;
-  const { user, system } = process.cpuUsage();
   return {
-    rss: process.memoryUsage.rss(),
-    cpuTime: (user + system) / 1000,
+    ...vitals.read(),
     inFlight: registry.size,
     queued: reactor.queued,
     droppedFrames: reactor.droppedFrames,

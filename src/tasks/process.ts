@@ -4,6 +4,7 @@ import { createServer, type Server as SocketServer } from "node:net";
 import { describe, logTo, logUncaught } from "../log.ts";
 import type { ToTaskWorker } from "../manager/messages.ts";
 import type { ResolvedTasks } from "../options.ts";
+import { OwnVitals } from "../vitals.ts";
 import { ManagerLink, type MessageListener } from "../worker/manager-link.ts";
 import { Deadline } from "./deadline.ts";
 import { MemoryQueue } from "./memory-queue.ts";
@@ -27,6 +28,7 @@ export class TaskWorkerProcess {
   readonly #tasks: ResolvedTasks;
   readonly #hooks: TaskWorkerHooks;
   readonly #log: (line: string) => void;
+  readonly #vitals: OwnVitals;
   readonly #clients: SocketServer;
   /** Resolves when tasks are no longer waited for. */
   readonly #late = Promise.withResolvers<void>();
@@ -39,6 +41,7 @@ export class TaskWorkerProcess {
     this.#tasks = tasks;
     this.#hooks = hooks;
     this.#log = logTo(`task worker ${id}`);
+    this.#vitals = new OwnVitals(this.#log);
     this.#clients = createServer((socket) => this.#worker?.attach(socket));
     this.link = new ManagerLink(tasks, hooks.message, this.#log);
   }
@@ -109,8 +112,7 @@ export class TaskWorkerProcess {
 
   #stats() {
     const counts = this.#worker?.counts() ?? { inFlight: 0, queued: 0, tasks: 0 };
-    const { user, system } = process.cpuUsage();
-    return { rss: process.memoryUsage.rss(), cpuTime: (user + system) / 1000, ...counts };
+    return { ...this.#vitals.read(), ...counts };
   }
 
   /**

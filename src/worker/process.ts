@@ -12,6 +12,7 @@ import { type ListenConfig, reasonOf } from "../listeners/open.ts";
 import { describe, logTo, logUncaught } from "../log.ts";
 import type { ToWorker, WorkerCounts } from "../manager/messages.ts";
 import type { ResolvedOptions } from "../options.ts";
+import { OwnVitals } from "../vitals.ts";
 import { Progress } from "../wire/progress.ts";
 import type { HandlerSettings } from "./handler-exchange.ts";
 import { ManagerLink, type MessageListener } from "./manager-link.ts";
@@ -39,6 +40,7 @@ export class WorkerProcess {
   readonly #settings: HandlerSettings;
   readonly #hooks: WorkerHooks;
   readonly #log: (line: string) => void;
+  readonly #vitals: OwnVitals;
   /** To the manager. */
   readonly link: ManagerLink<ToWorker>;
   /** Null in the mode `base`. */
@@ -59,6 +61,7 @@ export class WorkerProcess {
     };
     this.#hooks = hooks;
     this.#log = logTo(`worker ${id}`);
+    this.#vitals = new OwnVitals(this.#log);
     background.log = this.#log;
     this.link = new ManagerLink(tasks, hooks.message, this.#log);
   }
@@ -156,10 +159,8 @@ export class WorkerProcess {
 
   #stats(detailed: boolean): WorkerCounts {
     const counts = (this.#worker ?? this.#base)?.counts() ?? { inFlight: 0, requests: 0 };
-    const { user, system } = process.cpuUsage();
     return {
-      rss: process.memoryUsage.rss(),
-      cpuTime: (user + system) / 1000,
+      ...this.#vitals.read(),
       ...counts,
       exchanges: this.#base?.exchangeCounts(detailed) ?? null,
     };

@@ -172,6 +172,19 @@ test("a reactor that starts while there is no worker answers 503, as the one bef
   }
 });
 
+test("a worker that may open no more files goes on, and the log says so once", async () => {
+  await using server = await startFixture("server.ts", { options: { workers: 1, requestTimeout: 1_000 } });
+  await using client = await HTTP2.open(server);
+  const pid = await textOf(client, "/pid");
+  expect(await textOf(client, "/open-files")).toBe("EMFILE");
+  await server.logs("tercet worker 1: too many open files");
+  // Longer than a worker may be silent.
+  await Bun.sleep(5_000);
+  expect(await textOf(client, "/pid")).toBe(pid);
+  expect(server.stderr.match(/too many open files/g)?.length).toBe(1);
+  expect(server.stderr).not.toContain("it is killed");
+});
+
 test("a machine that stands still for longer than requestTimeout costs no request, and no worker", async () => {
   await using server = await startFixture("server.ts", { options: { workers: 2, requestTimeout: 2_000 } });
   await using client = await HTTP2.open(server);
