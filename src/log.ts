@@ -5,8 +5,12 @@ const FRAME = /^\s+at /;
 /** Frames of Tercet's own files, and of what they run on. */
 const UNDERNEATH = [`${import.meta.dir}/`, "native:", "node:", "internal:", "(unknown)"];
 
+/** A line for a disk that is full, or a collector that has gone, is lost: that must not end the process. */
+const loseLine = () => {};
+
 /** @param part of the server, such as `reactor 1` */
 export function logTo(part: string): (line: string) => void {
+  if (!process.stderr.listeners("error").includes(loseLine)) process.stderr.on("error", loseLine);
   return (line) => {
     process.stderr.write(`${new Date().toISOString()} tercet ${part}: ${line}\n`);
   };

@@ -1,10 +1,11 @@
 /** A server in the background: whoever started it knows that it is ready, or why it is not. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, readFileSync, readlinkSync, statSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { Daemons } from "../support/cli.ts";
 import { HTTP2 } from "../support/clients.ts";
 import { until } from "../support/poll.ts";
-import { fixture, Scratch, startCli } from "../support/server.ts";
+import { fixture, ROOT, Scratch, startCli, TestServer } from "../support/server.ts";
 
 // Milliseconds: longer than any deadline in a test and the stop of its server, so that every failure is cleaned up.
 setDefaultTimeout(60_000);
@@ -107,6 +108,23 @@ describe("a daemon", () => {
     }
     expect(daemons.remaining()).toEqual([]);
   });
+});
+
+test("a server whose log cannot be written goes on without it", async () => {
+  const scratch = await Scratch.make();
+  const app = scratch.file("app.ts");
+  writeFileSync(app, 'export default { fetch: () => { throw new Error("for the log"); } };\n');
+  const serve = [process.execPath, join(ROOT, "src/cli/main.ts"), "serve", app, ...flagsOf(scratch)];
+  // The device is a disk that is full (full(4)).
+  const command = ["sh", "-c", 'exec "$@" 2>/dev/full', "sh", ...serve];
+  await using server = await new TestServer(scratch, command).ready();
+  await using client = await HTTP2.open(server);
+  const status = async () => (await client.request({ path: "/" })).status;
+  expect(await status()).toBe(500);
+  writeFileSync(app, 'export default { fetch: () => new Response("new code", { status: 201 }) };\n');
+  server.kill("SIGHUP");
+  await until("the new code", 10_000, async () => (await status()) === 201);
+  await server.stop();
 });
 
 test("a pid file is not written over what is none, and is removed at the end", async () => {
