@@ -1,6 +1,6 @@
 /** The certificate: the user's, read and checked before anything starts; or a self-signed one for localhost. */
 import { createPrivateKey, X509Certificate } from "node:crypto";
-import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { createSecureContext } from "node:tls";
@@ -83,13 +83,14 @@ export async function selfSignedCertificate(now: number): Promise<Certificate & 
       },
     ],
   });
+  // One file for both, put in place by a rename: whoever starts at the same time finds a pair, never a half.
+  const partial = `${path}.${process.pid}`;
   try {
     mkdirSync(folder, { recursive: true, mode: 0o700 });
-    // One file for both, put in place by a rename: whoever starts at the same time finds a pair, never a half.
-    const partial = `${path}.${process.pid}`;
     writeFileSync(partial, `${made.cert}\n${made.private}`, { mode: 0o600 });
     renameSync(partial, path);
   } catch (error) {
+    rmSync(partial, { force: true });
     throw new CertificateError(
       `no self-signed certificate can be kept in ${folder}: ${(error as Error).message}; give your own, or another XDG_CACHE_HOME`,
       { cause: error },

@@ -48,7 +48,7 @@ export class PidFile {
       return new PidFile(path, lock);
     } catch (error) {
       lock[Symbol.dispose]();
-      throw error;
+      throw error instanceof StartError ? error : unwritable(path, error as NodeJS.ErrnoException);
     }
   }
 
@@ -87,9 +87,11 @@ function openLocked(path: string, libc: Libc | null): FileLock | null {
   try {
     return FileLock.take(path, FLAGS, libc);
   } catch (error) {
-    const { code = "", message } = error as NodeJS.ErrnoException;
-    throw new StartError(`the pid file ${path} cannot be written: ${WORDS[code] ?? message}`, {
-      cause: error,
-    });
+    throw unwritable(path, error as NodeJS.ErrnoException);
   }
+}
+
+function unwritable(path: string, error: NodeJS.ErrnoException): StartError {
+  const reason = WORDS[error.code ?? ""] ?? error.message;
+  return new StartError(`the pid file ${path} cannot be written: ${reason}`, { cause: error });
 }

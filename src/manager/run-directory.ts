@@ -107,7 +107,7 @@ export class RunDirectory {
     try {
       removeRemains(path);
       if (spec.pidFile !== null) pidFile = await PidFile.take(spec.pidFile, libc);
-      writeFileSync(join(path, PID_FILE), `${process.pid}\n`);
+      writePid(join(path, PID_FILE));
       const { identity } = spec;
       // Another user cannot pass through a folder that is this user's alone.
       const meeting = makeUnique(MEETING_PREFIX, identity === null ? path : tmpdir());
@@ -148,6 +148,14 @@ export class RunDirectory {
     removeRemains(this.path);
     removeEmpty(this.path);
     for (const lock of this.#locks.splice(0)) lock[Symbol.dispose]();
+  }
+}
+
+function writePid(path: string): void {
+  try {
+    writeFileSync(path, `${process.pid}\n`);
+  } catch (error) {
+    throw new StartError(`the file ${path} cannot be written: ${(error as Error).message}`, { cause: error });
   }
 }
 

@@ -113,6 +113,31 @@ describe("a run directory is refused", () => {
   });
 });
 
+test.skipIf(!IS_ROOT)(
+  "a full disk is no place for a run directory, nor for a pid file: a line says so",
+  async () => {
+    using scratch = await Scratch.make();
+    const full = scratch.file("full");
+    mkdirSync(full);
+    const isMounted = Bun.spawnSync(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", full]).success;
+    // A container may have root without the right to mount.
+    if (!isMounted) return;
+    try {
+      writeFileSync(join(full, "data"), Buffer.alloc(4096));
+      const spec = { path: scratch.file("place"), port: 0, pidFile: null, identity: null };
+      for (const change of [{ path: join(full, "run") }, { pidFile: join(full, "pid") }]) {
+        const take = RunDirectory.take({ ...spec, ...change }, () => {});
+        const error = await failureOf("a refusal", 5_000, take);
+        expect(error).toBeInstanceOf(StartError);
+        expect(error.message).toMatch(/ cannot be written: ENOSPC/);
+      }
+      expect(existsSync(join(full, "run"))).toBe(false);
+    } finally {
+      Bun.spawnSync(["umount", full]);
+    }
+  },
+);
+
 describe("a run directory that was left behind", () => {
   test("by a server that was killed is taken over, and removed at the end", async () => {
     using place = await Scratch.make();
