@@ -55,7 +55,7 @@ async function portFinding(
 /** @param uid of this process */
 export function userFinding(uid: number, port: number): Finding {
   if (uid !== 0) return ok("user", `${uid}, which is not root`);
-  const why = port <= LAST_PRIVILEGED_PORT ? `, which port ${port} takes` : "";
+  const why = port > 0 && port <= LAST_PRIVILEGED_PORT ? `, which port ${port} takes` : "";
   return warning(
     "user",
     `root${why}: handlers would be root, too`,

@@ -167,6 +167,8 @@ describe("a machine", () => {
       level: "warning",
       advice: expect.stringContaining("--user"),
     });
+    // The system picks none that only root may have.
+    expect(userFinding(0, 0).text).toBe("root: handlers would be root, too");
     expect(userFinding(1000, 8443).level).toBe("ok");
   });
 });
