@@ -2,7 +2,7 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { createSocket } from "node:dgram";
 import { mkdirSync, readdirSync, readFileSync } from "node:fs";
-import { connect as connectQuic } from "node:quic";
+import { connect as connectQuic, type QuicError } from "node:quic";
 import { connect, type Http3ClientSession } from "@currentspace/http3";
 import { CERTIFICATE, OTHER_CERTIFICATE } from "./support/certificate.ts";
 import { HTTP2 } from "./support/clients.ts";
@@ -732,6 +732,47 @@ describe("peers that do no good", () => {
       const { inFlight } = await json<{ inFlight: number }>(observer, "/stats");
       return inFlight === 1;
     });
+    expect(server.stderr).toBe("");
+  });
+
+  test("a body that is broken off ends its request with H3_REQUEST_INCOMPLETE (RFC 9114 §4.1)", async () => {
+    const { server } = shared;
+    await using observer = await RawHttp3.open(server.port);
+    // The raw client always ends both sides of a stream.
+    const session = await connectQuic(`127.0.0.1:${server.port}`, {
+      servername: "localhost",
+      alpn: "h3",
+      verifyPeer: "manual",
+    });
+    session.closed.catch(() => {});
+    try {
+      await inTime("a connection", 5_000, session.opened);
+      const requests = [
+        ["GET", "/hang"],
+        ["POST", "/hang"],
+        ["POST", "/echo"],
+        ["POST", "/trickle"],
+      ] as const;
+      for (const [method, path] of requests) {
+        const stream = await session.createBidirectionalStream();
+        stream.closed.catch(() => {});
+        stream.sendHeaders({ ...REQUEST, ":method": method, ":path": path });
+        if (method === "POST") stream.writer.writeSync("hi");
+        await Bun.sleep(50);
+        (stream as unknown as { resetStream(code: bigint): void }).resetStream(0x10cn);
+        const reset = new Promise((resolve) => {
+          stream.onreset = (error) => resolve(Number((error as QuicError).errorCode));
+        });
+        expect(await inTime(`the end of ${method} ${path}`, 5_000, reset)).toBe(0x10d);
+      }
+    } finally {
+      // What is left would end with the connection.
+      await until("nothing in flight", 5_000, async () => {
+        const { inFlight } = await json<{ inFlight: number }>(observer, "/stats");
+        return inFlight === 1;
+      });
+      await session.close();
+    }
     expect(server.stderr).toBe("");
   });
 

@@ -40,8 +40,9 @@ class Arrival {
     this.#host = host;
     reading.first.then(
       ({ done }) => this.decide(!done),
-      // The client has gone, which the stream's end tells.
-      () => {},
+      () => {
+        if (!this.#decided) this.#exchange.brokenOff();
+      },
     );
   }
 

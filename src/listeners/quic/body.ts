@@ -10,8 +10,6 @@ import { Spool, type SpoolSpace } from "./spool.ts";
 const IN_MEMORY = 256 * 1024;
 /** Of a body that nobody wants, bytes that are let go by before its client is told to stop: most end within them. */
 const LET_GO_BY = 64 * 1024;
-/** Milliseconds: the stream's end follows a reset of both its sides sooner. */
-const LOST_AFTER = 50;
 
 /** What the engine gives of a stream: pieces of it, several at a time. */
 export interface Reading {
@@ -25,6 +23,8 @@ export interface BodyOwner {
   stopSending(): void;
   /** The body cannot be kept: the exchange ends short. */
   cannotKeep(error: Error): void;
+  /** The client has broken the body off, and may still wait for a response. */
+  brokenOff(): void;
   /** Somebody wants the body: a client that waits to be asked for it is asked (RFC 9110 §10.1.1). */
   wanted(): void;
   /** The trailer section, empty until it has come. */
@@ -123,10 +123,7 @@ export class QuicBody implements RequestBody {
       // The engine tells of trailers after the end, in the same turn.
       setImmediate(() => this.#end());
     } catch {
-      // A reset, or the end of the connection. The stream's end tells the exchange, unless the client still takes the response.
-      setTimeout(() => {
-        if (this.#state === "open") this.#drop("lost");
-      }, LOST_AFTER);
+      if (this.#state === "open") this.#owner.brokenOff();
     }
   }
 

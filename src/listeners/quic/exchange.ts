@@ -216,6 +216,12 @@ export class QuicExchange implements Exchange, Sink, BodyOwner, ResponseOwner {
     breakOff(this.#stream, Http3Error.excessiveLoad);
   }
 
+  /** What has no end can't be answered (RFC 9114 §4.1). A response that was handed over before goes on to its own. */
+  brokenOff(): void {
+    if (this.#over) this.#loseBody();
+    else breakOff(this.#stream, Http3Error.requestIncomplete);
+  }
+
   wanted(): void {
     if (this.headSent || fieldValue(this.fields, "expect")?.toLowerCase() !== "100-continue") return;
     this.inform({ status: 100, fields: [] });
@@ -265,10 +271,14 @@ export class QuicExchange implements Exchange, Sink, BodyOwner, ResponseOwner {
     return this.aborted || this.#over || this.#stream.destroyed;
   }
 
+  #loseBody(): void {
+    if (this.body instanceof QuicBody) this.body.lost();
+  }
+
   #closed(): void {
     this.#connection.streamClosed();
     this.#services.outbox.gone(this);
-    if (this.body instanceof QuicBody) this.body.lost();
+    this.#loseBody();
     if (this.#over || this.aborted) return;
     this.aborted = true;
     this.onAborted?.(this);

@@ -7,6 +7,7 @@ export const Http3Error = {
   internalError: 0x102,
   excessiveLoad: 0x107,
   requestRejected: 0x10b,
+  requestIncomplete: 0x10d,
   messageError: 0x10e,
 } as const;
 
