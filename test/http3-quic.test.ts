@@ -152,6 +152,19 @@ describe("requests and responses", () => {
     expect(names).toEqual([`${session}:0`, `${session}:4`, `${session}:8`]);
   });
 
+  test("a section of more lines than the engine sends is no response without an end: a reset, and a line in the log", async () => {
+    await using server = await start();
+    await using peer = await RawHttp3.open(server.port);
+    const ask = (query: string) => peer.begin(headers(request({ path: `/lines?${query}` })), true);
+    expect(await peer.outcome(ask("head=125"))).toBe("answered 200");
+    expect(await peer.outcome(ask("head=126"))).toBe("reset with H3_INTERNAL_ERROR");
+    await server.logs("a section of it has 129 lines, and node:quic sends 128 at most");
+    const most = ask("trailers=128");
+    await until("the trailers", 5_000, () => peer.stream(most).ended);
+    expect(peer.statuses(most)).toHaveLength(2);
+    expect(await peer.outcome(ask("trailers=129"))).toBe("reset with H3_INTERNAL_ERROR");
+  });
+
   test("what is malformed never reaches a handler", async () => {
     await using peer = await RawHttp3.open(shared.server.port);
     const before = await json<number>(peer, "/calls");

@@ -16,10 +16,9 @@ import type {
 import { sendFile } from "../../files/send.ts";
 import { fieldValue, type RequestSection } from "../../http/fields.ts";
 import { forbidsBody } from "../../http/semantics.ts";
-import { sectionOf } from "../section.ts";
 import { type BodyOwner, QuicBody, type Reading } from "./body.ts";
 import type { QuicConnection } from "./connection.ts";
-import { interimHeadersOf, type QuicHead, type QuicHeads } from "./heads.ts";
+import { interimHeadersOf, type QuicHead, type QuicHeads, trailersToSend } from "./heads.ts";
 import type { Outbox } from "./outbox.ts";
 import { breakOff, Http3Error } from "./reset.ts";
 import { type ResponseOwner, StreamingResponse } from "./response.ts";
@@ -182,8 +181,9 @@ export class QuicExchange implements Exchange, Sink, BodyOwner, ResponseOwner {
   end(trailers: Fields | null): void {
     if (this.#isGone()) return;
     this.#over = true;
-    if (this.#streaming === null) this.#wasSent();
-    else this.#streaming.end(trailers === null ? null : sectionOf(trailers));
+    const streaming = this.#streaming;
+    if (streaming === null) this.#wasSent();
+    else this.#attempt(() => streaming.end(trailers === null ? null : trailersToSend(trailers)));
   }
 
   drained(): void {

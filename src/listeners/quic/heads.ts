@@ -2,7 +2,7 @@
  * Header sections as `node:quic` takes and gives them: dictionaries. Response heads are kept by the head's identity: one
  * that repeats is the same object.
  */
-import type { ResponseHead } from "../../exchange.ts";
+import type { Fields, ResponseHead } from "../../exchange.ts";
 import { fieldValue } from "../../http/fields.ts";
 import { parsePriority } from "../../http/priority.ts";
 import { sectionOf } from "../section.ts";
@@ -27,16 +27,23 @@ export interface QuicHead {
 /** RFC 9218 §4.1. */
 const DEFAULT_URGENCY = 3;
 
+/** Lines of one section, `:status` among them. The engine sends nothing of one with more, and says nothing of it. */
+const MAX_SENT_LINES = 128;
+
 export class QuicHeads {
   readonly #made = new WeakMap<ResponseHead, QuicHead>();
   #date = "";
   #second = 0;
 
-  /** Of a final response: it tells its date (RFC 9110 §6.6.1), which the engine leaves to us. */
+  /**
+   * Of a final response: it tells its date (RFC 9110 §6.6.1), which the engine leaves to us.
+   * @throws Error for more lines than the engine sends
+   */
   of(head: ResponseHead): QuicHead {
     let made = this.#made.get(head);
     if (made === undefined) {
       const headers = interimHeadersOf(head);
+      checkLines({ date: "", ...headers });
       made = { headers, isDated: headers.date !== undefined, priority: priorityOf(head) };
       this.#made.set(head, made);
     }
@@ -51,6 +58,20 @@ export class QuicHeads {
       this.#date = new Date(second * 1000).toUTCString();
     }
     return this.#date;
+  }
+}
+
+/** @throws Error for more lines than the engine sends */
+export function trailersToSend(fields: Fields): Record<string, string | string[]> {
+  const section = sectionOf(fields);
+  checkLines(section);
+  return section;
+}
+
+function checkLines(section: Record<string, string | string[]>): void {
+  const lines = Object.values(section).flat().length;
+  if (lines > MAX_SENT_LINES) {
+    throw new Error(`a section of it has ${lines} lines, and node:quic sends ${MAX_SENT_LINES} at most`);
   }
 }
 
