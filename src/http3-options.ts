@@ -120,7 +120,7 @@ export interface QuicOptions {
    */
   keylog?: string;
   /**
-   * A folder for a file about each connection (qlog, JSON-SEQ).
+   * A folder for a file about each connection whose handshake was done (qlog, JSON-SEQ).
    * @default none
    */
   qlog?: string;

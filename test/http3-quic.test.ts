@@ -634,6 +634,15 @@ describe("options", () => {
       scratch,
       options: { http3: { engine: "quic", keylog, qlog } },
     });
+    // What looks like the beginning of a connection, and is none (RFC 9000 §17.2.2), gets no file.
+    const stranger = createSocket("udp4");
+    const initial = Buffer.from("c300000001081111111111111111082222222222222222004496", "hex");
+    for (let i = 0; i < 5; i++) {
+      const datagram = Buffer.concat([initial, Buffer.alloc(1200 - initial.length, i + 1)]);
+      datagram[6] = i;
+      await new Promise((resolve) => stranger.send(datagram, server.port, "127.0.0.1", resolve));
+    }
+    stranger.close();
     const peer = await RawHttp3.open(server.port);
     const { name } = await json<{ name: string }>(peer, "/connection");
     await peer.close();

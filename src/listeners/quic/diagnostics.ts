@@ -15,6 +15,8 @@ export class Diagnostics {
   readonly #keylog: Writable | null;
   readonly #folder: string | null;
   readonly #qlogs = new Map<string, Writable>();
+  /** Records about those whose handshake is not done: a datagram of nobody's would make a file, and hold it for seconds. */
+  readonly #early = new Map<string, string>();
 
   constructor({ keylog, qlog }: DiagnosticsOptions, log: (line: string) => void) {
     this.#log = log;
@@ -27,21 +29,27 @@ export class Diagnostics {
     this.#keylog?.write(line.endsWith("\n") ? line : `${line}\n`);
   }
 
-  /**
-   * @param records of JSON-SEQ (RFC 7464)
-   * @param ends they are the last
-   */
-  record(connectionId: string, records: string, ends: boolean): void {
+  /** @param records of JSON-SEQ (RFC 7464) */
+  record(connectionId: string, records: string): void {
     if (this.#folder === null) return;
-    let file = this.#qlogs.get(connectionId);
-    if (file === undefined) {
-      file = this.#append(join(this.#folder, `${connectionId}.sqlog`));
-      this.#qlogs.set(connectionId, file);
-    }
-    file.write(records);
-    if (!ends) return;
+    const file = this.#qlogs.get(connectionId);
+    if (file !== undefined) file.write(records);
+    else this.#early.set(connectionId, (this.#early.get(connectionId) ?? "") + records);
+  }
+
+  /** The handshake is done: the connection gets its file. */
+  begin(connectionId: string): void {
+    if (this.#folder === null) return;
+    const file = this.#append(join(this.#folder, `${connectionId}.sqlog`));
+    this.#qlogs.set(connectionId, file);
+    file.write(this.#early.get(connectionId) ?? "");
+    this.#early.delete(connectionId);
+  }
+
+  end(connectionId: string): void {
+    this.#early.delete(connectionId);
+    this.#qlogs.get(connectionId)?.end();
     this.#qlogs.delete(connectionId);
-    file.end();
   }
 
   close(): void {

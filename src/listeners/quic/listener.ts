@@ -123,9 +123,9 @@ class QuicListener implements Listener, ConnectionOwner {
         if (result === "success") listener.#connections.get(this)?.migrated(remote);
       },
       onkeylog: (line) => this.#diagnostics.secret(line),
-      onqlog(data, fin) {
+      onqlog(data) {
         const connection = listener.#connections.get(this);
-        if (connection !== undefined) listener.#diagnostics.record(connection.id, data, fin);
+        if (connection !== undefined) listener.#diagnostics.record(connection.id, data);
       },
     });
     this.port = (this.#endpoint.address as SocketAddress).port;
@@ -216,6 +216,7 @@ class QuicListener implements Listener, ConnectionOwner {
     const connection = this.#connections.get(session);
     if (connection === undefined) return;
     connection.locate(info);
+    this.#diagnostics.begin(connection.id);
     const refusal = this.#draining
       ? "the server is shutting down"
       : this.#admission.admit(connection.remoteAddress, performance.now());
@@ -231,6 +232,7 @@ class QuicListener implements Listener, ConnectionOwner {
   #closed(session: QuicSession, connection: QuicConnection, error: QuicError | null): void {
     this.#connections.delete(session);
     connection.closed(error);
+    this.#diagnostics.end(connection.id);
     const { admittedFrom } = connection;
     if (admittedFrom !== null) this.#admission.release(admittedFrom, performance.now());
   }
