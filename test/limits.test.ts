@@ -231,6 +231,23 @@ describe("keepAliveTimeout", () => {
     expect(await answer).toBe(200);
   });
 
+  test("an idle connection of plain HTTP/1.1 is closed, a busy one is not", async () => {
+    await using server = await startFixture("server.ts", {
+      options: { keepAliveTimeout: 1_000, tls: false },
+    });
+    using idle = await RawConnection.openPlain(server.port);
+    // The first request of a connection: the engine's own timeout begins with the end of a response.
+    using busy = await RawConnection.openPlain(server.port);
+    busy.send("GET /wait?ms=2500 HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    using uploading = await RawConnection.openPlain(server.port);
+    uploading.send("POST /raw HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nhalf");
+    uploading.send("POST /raw HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8\r\n\r\nhalf");
+    await idle.untilClosed(5_000);
+    expect(await busy.untilReceived(/\r\n\r\n/)).toContain(" 200 ");
+    uploading.send("more");
+    expect(await uploading.untilReceived(/"length":8/)).toContain('"length":4');
+  });
+
   test("an idle HTTP/2 connection is closed, a busy one is not", async () => {
     await using server = await startFixture("server.ts", { options: { keepAliveTimeout: 1_000 } });
     await using idle = await HTTP2.open(server);

@@ -133,6 +133,8 @@ class TcpListener implements Listener {
     server.on("connection", (socket: Socket) => {
       if (!socket.destroyed) this.#connected(socket);
     });
+    // With no listener the engine closes each connection on which nothing moves, one that waits for a handler too.
+    server.on("timeout", () => {});
     server.on("request", (request, response) => this.#request(request, response));
     server.on("checkExpectation", (request, response) => this.#request(request, response));
     server.on("connect", refuseTunnel);

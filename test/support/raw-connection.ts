@@ -1,14 +1,15 @@
-/** Bytes on a TLS connection, for what no well-behaved client would send. */
+/** Bytes on a connection, for what no well-behaved client would send. */
+import net from "node:net";
 import tls from "node:tls";
 import { inTime } from "./poll.ts";
 
 export class RawConnection implements Disposable {
-  readonly #socket: tls.TLSSocket;
+  readonly #socket: net.Socket;
   #received = "";
   #isClosed = false;
   #changed = Promise.withResolvers<void>();
 
-  private constructor(socket: tls.TLSSocket) {
+  private constructor(socket: net.Socket) {
     this.#socket = socket;
     socket.setEncoding("latin1");
     socket.on("data", (text: string) => {
@@ -35,6 +36,15 @@ export class RawConnection implements Disposable {
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     socket.once("secureConnect", resolve).once("error", reject);
     await inTime("the TLS handshake", 5_000, promise);
+    return new RawConnection(socket);
+  }
+
+  /** The same without TLS. */
+  static async openPlain(port: number): Promise<RawConnection> {
+    const socket = net.connect(port, "127.0.0.1");
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    socket.once("connect", resolve).once("error", reject);
+    await inTime("the connection", 5_000, promise);
     return new RawConnection(socket);
   }
 
