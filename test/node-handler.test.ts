@@ -144,6 +144,17 @@ for (const kind of ALL_CLIENTS) {
       }
     });
 
+    test("an answer after a request that an iteration or a pipeline has left", async () => {
+      await using client = await kind.open(shared.server);
+      for (const [path, text] of [
+        ["/left-off", "left off"],
+        ["/pipeline-failed", "broken"],
+      ] as const) {
+        const response = await client.request({ path, body: new Uint8Array(200_000) });
+        expect([response.status, await response.body.text()]).toEqual([400, text]);
+      }
+    });
+
     test("large bodies at once, sized ones piece by piece", async () => {
       await using client = await kind.open(shared.server);
       expect((await (await client.request({ path: "/large" })).body.digest()).length).toBe(2_000_000);

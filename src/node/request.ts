@@ -57,7 +57,8 @@ export class NodeRequest extends IncomingMessage {
     if (!this.#answered && !(this.complete && this.readableEnded)) {
       this.aborted = true;
       this.emit("aborted");
-      this.#socket.destroy(error ?? undefined);
+      // node:stream takes it off first where a pipeline or an iteration ends early: the request can still be answered.
+      if (this.socket !== null) this.#socket.destroy(error ?? undefined);
     }
     // An error for which nobody listens is none, as in node:http.
     process.nextTick(callback, this.listenerCount("error") > 0 ? error : null);
