@@ -144,6 +144,12 @@ for (const kind of ALL_CLIENTS) {
       }
     });
 
+    test("HEAD of what has trailers", async () => {
+      await using client = await kind.open(shared.server);
+      const response = await client.request({ method: "HEAD", path: "/trailers" });
+      expect([response.status, await response.body.text()]).toEqual([200, ""]);
+    });
+
     test("an answer after a request that an iteration or a pipeline has left", async () => {
       await using client = await kind.open(shared.server);
       for (const [path, text] of [

@@ -4,6 +4,7 @@ import type { Socket } from "node:net";
 import type { Exchange, ExchangeId, Fields, FileBody, RequestBody, ResponseHead, Sink } from "../exchange.ts";
 import { sendFile } from "../files/send.ts";
 import { contentLength, malformedFieldLine, trailersOf } from "../http/fields.ts";
+import { forbidsBody } from "../http/semantics.ts";
 import { ReadableBody } from "./readable-body.ts";
 import { type ConnectionFacts, TcpExchange } from "./tcp-exchange.ts";
 
@@ -97,6 +98,9 @@ export class Http1Exchange extends TcpExchange implements Exchange, Sink {
   head(head: ResponseHead): void {
     this.headSent = true;
     this.#writeHead(head);
+    // Bun refuses to announce trailers where there are no chunks for them to follow (RFC 9112 §7.1.2).
+    if (this.#response.hasHeader("trailer") && !this.#isChunked(head.status))
+      this.#response.removeHeader("trailer");
     this.#response.flushHeaders();
   }
 
@@ -134,6 +138,11 @@ export class Http1Exchange extends TcpExchange implements Exchange, Sink {
       response.appendHeader(fields[i] as string, fields[i + 1] as string);
     if (this.#altSvc !== null && !response.hasHeader("alt-svc")) response.setHeader("alt-svc", this.#altSvc);
     if (this.#closing()) response.setHeader("connection", "close");
+  }
+
+  #isChunked(status: number): boolean {
+    const { sendsTrailers, method } = this;
+    return sendsTrailers && !forbidsBody(method, status) && !this.#response.hasHeader("content-length");
   }
 }
 
