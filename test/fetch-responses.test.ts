@@ -62,6 +62,11 @@ describe("the fetch form", () => {
         expect([json.status, header(json, "x-a"), await json.body.text()]).toEqual([201, "1", '{"a":1}']);
         for (const status of [200, 204, 205, 304])
           expect(await get(client, `/null?status=${status}`)).toEqual([status, ""]);
+        // HTTP/1.1 frames it like any other.
+        const reset = await client.request({ path: "/null?status=205" });
+        await reset.body.bytes();
+        const length = kind.protocol === "HTTP/1.1" ? "0" : undefined;
+        expect(header(reset, "content-length")).toBe(length);
         expect(await get(client, "/clone")).toEqual([200, "cloned"]);
         const foreign = await client.request({ path: "/foreign" });
         expect([foreign.status, header(foreign, "x-foreign")]).toEqual([203, "1"]);

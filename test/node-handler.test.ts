@@ -144,6 +144,19 @@ for (const kind of ALL_CLIENTS) {
       }
     });
 
+    test("204, 205 and 304 tell no length of a body that is not sent (RFC 9110 §8.6, §15.3.6)", async () => {
+      await using client = await kind.open(shared.server);
+      for (const method of ["GET", "HEAD"]) {
+        for (const path of ["code=204", "code=205", "code=204&length", "code=205&length", "code=304"]) {
+          const response = await client.request({ method, path: `/status-at-once?${path}` });
+          expect(await response.body.text()).toBe("");
+          // HTTP/1.1 frames 205 like any other.
+          const allowed = path.startsWith("code=205") && kind.protocol === "HTTP/1.1" ? ["0"] : [];
+          expect([undefined, ...allowed]).toContain(header(response, "content-length"));
+        }
+      }
+    });
+
     test("HEAD of what has trailers", async () => {
       await using client = await kind.open(shared.server);
       const response = await client.request({ method: "HEAD", path: "/trailers" });

@@ -151,7 +151,7 @@ function send(exchange: Exchange, response: Response): void | Promise<void> {
   }
   // To HEAD a handler may well give no body: that says nothing of the length.
   const isKnown = whole !== null || exchange.method !== "HEAD";
-  if (isKnown && status !== 204 && status !== 304) {
+  if (isKnown && !forbidsLength(status) && status !== 304) {
     const length = whole === null ? 0 : byteLength(whole);
     if (declared === null) fields.push("content-length", String(length));
     else if (declared !== length) throw wrongLength(`${length} bytes`, declared);

@@ -2,7 +2,7 @@
 import { type OutgoingHttpHeader, type OutgoingHttpHeaders, ServerResponse, STATUS_CODES } from "node:http";
 import type { Exchange, Fields, ResponseHead } from "../exchange.ts";
 import { isConnectionSpecific, isForbiddenTrailer, unsendableFieldLine } from "../http/fields.ts";
-import { forbidsBody } from "../http/semantics.ts";
+import { forbidsBody, forbidsLength } from "../http/semantics.ts";
 import { ownedBy } from "./own.ts";
 import type { NodeRequest } from "./request.ts";
 import type { NodeSocket } from "./socket.ts";
@@ -235,8 +235,7 @@ export class NodeResponse extends ServerResponse<NodeRequest> {
   #settledHead(status: number): { status: number; fields: string[] } {
     const fields: string[] = [];
     for (const [name, value] of Object.entries(this.getHeaders())) {
-      // RFC 9110 §8.6: no length where there cannot be content.
-      if (name === "content-length" && status === 204) continue;
+      if (name === "content-length" && forbidsLength(status)) continue;
       for (const one of Array.isArray(value) ? value : [value]) pushLine(fields, name, one, "header");
     }
     const length = fields.indexOf("content-length");
@@ -285,7 +284,8 @@ export class NodeResponse extends ServerResponse<NodeRequest> {
     const length = bytes?.length ?? 0;
     if (this.#declaredBytes === null) {
       // Of an answer to HEAD nobody knows how long that to GET would be, unless the handler has said it.
-      const isKnown = hasBody || (this.#exchange.method === "HEAD" && length > 0);
+      const tells = !forbidsLength(status) && status !== 304;
+      const isKnown = hasBody || (this.#exchange.method === "HEAD" && length > 0 && tells);
       if (isKnown) fields.push("content-length", String(length));
     } else if (hasBody && this.#declaredBytes !== length) {
       this.#mismatch();
