@@ -227,7 +227,7 @@ for (const kind of ALL_CLIENTS) {
 
     test("errors are 500 without detail, and in the log; what was begun is cut short", async () => {
       await using client = await kind.open(shared.server);
-      for (const path of ["/throw", "/reject", "/status?code=600"]) {
+      for (const path of ["/throw", "/reject", "/status?code=600", "/wrong-length"]) {
         const [status, text] = await get(client, path);
         expect(status).toBe(500);
         expect(text).not.toContain("secret");

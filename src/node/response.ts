@@ -332,7 +332,8 @@ export class NodeResponse extends ServerResponse<NodeRequest> {
       `the response's body has not the ${this.#declaredBytes} bytes that its content-length declares`,
     );
     this.#onFailure(Object.assign(error, { code: "ERR_HTTP_CONTENT_LENGTH_MISMATCH" }));
-    this.destroy(error);
+    // Where nothing was sent there is time for a 500, which is on its way.
+    if (this.#headSent) this.destroy(error);
   }
 
   #refuse(code: string, message: string, done: Callback | null): void {
