@@ -164,6 +164,15 @@ for (const kind of ALL_CLIENTS) {
       await moved.body.bytes();
     });
 
+    test("a field's value is sent in latin1 (RFC 9110 §5.5), a body's text in UTF-8", async () => {
+      await using client = await kind.open(shared.server);
+      const response = await client.request({ path: "/latin1" });
+      // This client reads fields as UTF-8, in which the byte has no meaning.
+      const value = kind.name.includes("quiche") ? "n\ufffdme" : "näme";
+      expect([response.status, header(response, "x-name")]).toEqual([200, value]);
+      expect(await response.body.text()).toBe("bödy");
+    });
+
     test("a field that may come several times does, where its engine joins the lines too", async () => {
       await using client = await kind.open(shared.server);
       const response = await client.request({ path: "/languages" });

@@ -165,6 +165,8 @@ class TcpListener implements Listener {
     server.on("secureConnection", (socket) => {
       if (socket.alpnProtocol === "h2") return;
       gatherWrites(socket);
+      // Bun writes a head, and nothing else, as a string: without this in UTF-8, but fields are latin1.
+      socket.setDefaultEncoding("latin1");
       this.#connected(socket);
     });
     for (const event of ["request", "checkExpectation"]) {
