@@ -113,6 +113,11 @@ for (const kind of ALL_CLIENTS) {
       });
     });
 
+    test("a status that is a text", async () => {
+      await using client = await kind.open(shared.server);
+      expect(await get(client, "/status-text")).toEqual([404, "none"]);
+    });
+
     test("writeHead with a flat list", async () => {
       await using client = await kind.open(shared.server);
       const response = await client.request({ path: "/flat" });

@@ -76,8 +76,10 @@ export class NodeResponse extends ServerResponse<NodeRequest> {
     this.#onFailure = onFailure;
   }
 
-  override writeHead(status: number, ...rest: unknown[]): this {
+  override writeHead(code: number, ...rest: unknown[]): this {
     if (this.#head !== null) throw headersSent("write");
+    // As node:http reads it: handlers get by with "404".
+    const status = typeof code === "string" ? Number(code) : code;
     if (!Number.isInteger(status) || status < 200 || status > 599) {
       throw invalidStatus(status, "a final one, from 200 to 599 (RFC 9110 §15)");
     }
