@@ -4,7 +4,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { type Client, header } from "./support/client.ts";
 import { ALL_CLIENTS, HTTP1, SLOW_CLIENTS } from "./support/clients.ts";
 import { bothWays } from "./support/paced.ts";
-import { until } from "./support/poll.ts";
+import { inTime, until } from "./support/poll.ts";
 import { growthDuring } from "./support/processes.ts";
 import { ENGINE, fixture, runCli, startCli, startFixture } from "./support/server.ts";
 import { sharedServer } from "./support/shared-server.ts";
@@ -151,6 +151,20 @@ describe("the fetch form", () => {
         const head = await client.request({ method: "HEAD", path: "/length?length=7" });
         expect([head.status, header(head, "content-length")]).toEqual([200, "7"]);
         await head.body.bytes();
+      });
+
+      test("204 and 205 have no body, whatever the Response was made of, and no length but 0 (RFC 9110 §8.6, §15.3.6)", async () => {
+        await using client = await kind.open(shared.server);
+        for (const status of [204, 205]) {
+          for (const body of [0, 1, 2, 3]) {
+            const response = await client.request({ path: `/bodiless?status=${status}&body=${body}` });
+            expect(response.status).toBe(status);
+            expect(await inTime("the end of the body", 5_000, response.body.text())).toBe("");
+            const lengths = status === 204 ? [undefined] : [undefined, "0"];
+            expect(lengths).toContain(header(response, "content-length"));
+          }
+        }
+        expect((await get(client, "/this"))[0]).toBe(200);
       });
 
       test("a stream that is not as long as its content-length is cut short, and is cancelled", async () => {

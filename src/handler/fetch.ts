@@ -139,7 +139,8 @@ function send(exchange: Exchange, response: Response): void | Promise<void> {
   if (whole === null && response.body !== null) {
     const blob = blobOf(response);
     // The size of a pipe is 0 or infinite, and says nothing.
-    if (blob !== null && declared === null && blob.size > 0 && Number.isFinite(blob.size)) {
+    const tells = blob !== null && declared === null && !forbidsLength(status);
+    if (tells && blob.size > 0 && Number.isFinite(blob.size)) {
       fields.push("content-length", String(blob.size));
     }
     if (!forbidsBody(exchange.method, status))
