@@ -123,7 +123,7 @@ describe("the fetch form", () => {
 
       test("what is no Response, or cannot be sent, is a 500 without detail, and is told in the log", async () => {
         await using client = await kind.open(shared.server);
-        for (const path of ["/error", "/used", "/locked", "/nothing", "/number", "/no-file"]) {
+        for (const path of ["/error", "/used", "/locked", "/nothing", "/number", "/control", "/no-file"]) {
           const [status, text] = await get(client, path);
           expect([path, status]).toEqual([path, 500]);
           expect(text).toBe("500 Internal Server Error\n");

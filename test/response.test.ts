@@ -112,6 +112,8 @@ for (const kind of ALL_CLIENTS) {
         expect.stringMatching(/^TypeError: header: .*token/),
         expect.stringMatching(/^TypeError: header: .*"x" has forbidden characters/),
         expect.stringMatching(/^TypeError: header: .*"x" has forbidden characters/),
+        expect.stringMatching(/^TypeError: header: .*"x" has forbidden characters/),
+        expect.stringMatching(/^TypeError: header: .*"x" has forbidden characters/),
         expect.stringMatching(/^TypeError: header: .*"x" is not latin1/),
         expect.stringMatching(/^TypeError: header: .*"x" has forbidden characters/),
         expect.stringMatching(/^TypeError: header: "x" has 70001 bytes/),

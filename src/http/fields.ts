@@ -82,7 +82,10 @@ export interface RequestSection {
   readonly malformed: string | null;
 }
 
+const TAB = 0x09;
+const SPACE = 0x20;
 const COLON = 0x3a;
+const DELETE = 0x7f;
 
 /**
  * Splits the lines of a header section into pseudo fields and regular ones: RFC 9113 §8.2 and §8.3, RFC 9114 §4.2 to
@@ -252,20 +255,21 @@ export function isSingleton(name: string): boolean {
 /** What an engine lets through that checks no characters: RFC 9110 §5.1 and §5.5, RFC 9113 §8.2.1. */
 export function malformedFieldLine(name: string, value: string): string | null {
   if (!LOWER_CASE_TOKEN.test(name)) return "a field name is not a token in lower case (RFC 9113 §8.2.1)";
-  if (FORBIDDEN_IN_VALUE.test(value))
-    return `the value of "${name}" has forbidden characters (RFC 9110 §5.5)`;
+  if (FORBIDDEN_IN_VALUE.test(value)) return forbiddenCharacters(name);
   return null;
 }
 
 /**
  * What makes a field line unfit to be sent. HPACK and QPACK encoders of the engines stop at 65,535 bytes a line, and
- * not one of them says so.
+ * not one of them says so. Of control characters, which a recipient may let pass, a sender makes none but tabs.
  */
 export function unsendableFieldLine(name: string, value: string): string | null {
   const bytes = name.length + value.length;
   if (bytes > MAX_SENT_LINE_BYTES) return `"${name}" has ${bytes} bytes, over ${MAX_SENT_LINE_BYTES}`;
   for (let i = 0; i < value.length; i++) {
-    if (value.charCodeAt(i) > 0xff) return `the value of "${name}" is not latin1 (RFC 9110 §5.5)`;
+    const code = value.charCodeAt(i);
+    if (code > 0xff) return `the value of "${name}" is not latin1 (RFC 9110 §5.5)`;
+    if ((code < SPACE && code !== TAB) || code === DELETE) return forbiddenCharacters(name);
   }
   return malformedFieldLine(name, value);
 }
@@ -310,6 +314,10 @@ export function listValue(fields: Fields, name: string): string | undefined {
     if (fields[i] === name) joined = joined === undefined ? fields[i + 1] : `${joined}, ${fields[i + 1]}`;
   }
   return joined;
+}
+
+function forbiddenCharacters(name: string): string {
+  return `the value of "${name}" has forbidden characters (RFC 9110 §5.5)`;
 }
 
 function repeated(name: string): string {
