@@ -15,7 +15,7 @@ class KnownResponse extends NativeResponse {
 
   constructor(body?: ConstructorParameters<typeof NativeResponse>[0], init?: ResponseInit) {
     super(body, init);
-    this.#source = body;
+    this.#source = keptOf(body);
     // As the Fetch standard has it. Bun does so only when it sends a response itself.
     if (typeof body === "string" && !this.headers.has("content-type")) {
       this.headers.set("content-type", "text/plain;charset=UTF-8");
@@ -41,6 +41,13 @@ class KnownResponse extends NativeResponse {
   static sourceOf(response: Response): unknown {
     return #source in response ? response.#source : undefined;
   }
+}
+
+/** Of bytes a copy, as the Fetch standard has it: what is done to them later is nothing to the response. */
+function keptOf(body: unknown): unknown {
+  if (body instanceof ArrayBuffer) return new Uint8Array(body.slice(0));
+  if (!ArrayBuffer.isView(body)) return body;
+  return new Uint8Array(body.buffer, body.byteOffset, body.byteLength).slice();
 }
 
 /** Puts the class in the place of the global one, for the handler that is about to be loaded. */
