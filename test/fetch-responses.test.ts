@@ -144,7 +144,7 @@ describe("the fetch form", () => {
           "/nothing",
           "/number",
           "/control",
-         
+          "/undefined-json",
           "/no-file",
         ]) {
           const [status, text] = await get(client, path);

@@ -35,7 +35,9 @@ class KnownResponse extends NativeResponse {
   static override json(data: unknown, init?: ResponseInit): Response {
     const plain = NativeResponse.json(null, init);
     const { status, statusText, headers } = plain;
-    return new KnownResponse(JSON.stringify(data), { status, statusText, headers });
+    const text = JSON.stringify(data);
+    if (text === undefined) throw new TypeError(`Response.json: there is no JSON for ${typeof data}`);
+    return new KnownResponse(text, { status, statusText, headers });
   }
 
   static sourceOf(response: Response): unknown {
