@@ -207,6 +207,16 @@ describe("the fetch form", () => {
         }
       });
 
+      test("who writes to a stream whose client has left is told so by an error", async () => {
+        await using client = await kind.open(shared.server);
+        const before = shared.server.stdout.length;
+        const { body } = await client.request({ path: "/transform" });
+        await body.read();
+        body.cancel();
+        const told = "the writer's error: AbortError: the client has gone";
+        await until(told, 5_000, () => shared.server.stdout.slice(before).includes(told));
+      });
+
       test("a stream that fails ends the response short", async () => {
         await using client = await kind.open(shared.server);
         const response = await client.request({ path: "/fails-later" });

@@ -21,6 +21,8 @@ class AnswerError extends TypeError {
   override readonly stack = this.message;
 }
 
+const GONE = "the client has gone, or the server has given the request up";
+
 /** Methods that a web `Request` refuses to hold. */
 const FORBIDDEN_METHODS = new Set(["TRACE", "TRACK"]);
 
@@ -174,7 +176,8 @@ async function stream(
   const { sink } = exchange;
   const reader = body.getReader();
   // The reader's own `read` tells what failed; a cancel has nothing to add.
-  onAbort(exchange, () => reader.cancel().catch(() => {}));
+  // With a reason: whoever writes to the other end of a TransformStream is given it as an error.
+  onAbort(exchange, () => reader.cancel(new DOMException(GONE, "AbortError")).catch(() => {}));
   let sent = 0;
   const next = async () => {
     const { done, value } = await reader.read();
