@@ -118,6 +118,13 @@ for (const kind of ALL_CLIENTS) {
       expect(await get(client, "/status-text")).toEqual([404, "none"]);
     });
 
+    test("writeHead with headers behind a status message that is undefined", async () => {
+      await using client = await kind.open(shared.server);
+      const response = await client.request({ path: "/no-status-message" });
+      expect([response.status, header(response, "x-one")]).toEqual([203, "1"]);
+      expect(await response.body.text()).toBe("203");
+    });
+
     test("writeHead with a flat list", async () => {
       await using client = await kind.open(shared.server);
       const response = await client.request({ path: "/flat" });

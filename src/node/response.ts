@@ -87,7 +87,8 @@ export class NodeResponse extends ServerResponse<NodeRequest> {
     this.statusCode = status;
     this.statusMessage =
       typeof first === "string" ? first : this.statusMessage || (STATUS_CODES[status] ?? "");
-    this.#setAll((typeof first === "string" ? rest[1] : first) as Headers | null | undefined);
+    // Wrappers of writeHead pass on a status message that is undefined.
+    this.#setAll((typeof first === "string" ? rest[1] : (rest[1] ?? first)) as Headers | null | undefined);
     this.#head = this.#settledHead(status);
     internals(this)._header = `HTTP/1.1 ${status} ${this.statusMessage}\r\n\r\n`;
     internals(this)._hasBody = !forbidsBody(this.#exchange.method, status);
