@@ -1,6 +1,6 @@
 /** The certificate: the user's, read and checked before anything starts; or a self-signed one for localhost. */
 import { createPrivateKey, X509Certificate } from "node:crypto";
-import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { createSecureContext } from "node:tls";
@@ -90,7 +90,7 @@ export async function selfSignedCertificate(now: number): Promise<Certificate & 
     writeFileSync(partial, `${made.cert}\n${made.private}`, { mode: 0o600 });
     renameSync(partial, path);
   } catch (error) {
-    rmSync(partial, { force: true });
+    if (existsSync(partial)) rmSync(partial);
     throw new CertificateError(
       `no self-signed certificate can be kept in ${folder}: ${(error as Error).message}; give your own, or another XDG_CACHE_HOME`,
       { cause: error },
