@@ -193,3 +193,46 @@ describe("malformed HTTP/1.1 never reaches a handler", () => {
     expect(text.indexOf("waited as GET")).toBeLessThan(text.indexOf("Hello from HTTP/1.1!"));
   });
 });
+
+for (const mode of ["process", "base"] as const) {
+  for (const isPlain of [false, true]) {
+    describe(`behind a request of HTTP/1.1, ${isPlain ? "plain" : "over TLS"}, in the mode ${mode}`, () => {
+      const options = { mode, ...(isPlain && { tls: false }) } as const;
+      const shared = sharedServer(() => startFixture("server.ts", { options }));
+      const open = () => RawConnection[isPlain ? "openPlain" : "open"](shared.server.port);
+      const get = (path: string, field = "") => `GET ${path} HTTP/1.1\r\nHost: a\r\n${field}\r\n`;
+      const upload = "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n";
+
+      test("garbage gets its 400 when the request has got its answer", async () => {
+        using connection = await open();
+        connection.send(`${get("/wait?ms=100")}garbage\r\n\r\n`);
+        const answers = await connection.untilClosed();
+        expect(answers.match(/HTTP\/1\.1 \d+/g)).toEqual(["HTTP/1.1 200", "HTTP/1.1 400"]);
+        expect(answers.indexOf("waited as GET")).toBeLessThan(answers.indexOf("HTTP/1.1 400"));
+      });
+
+      test("with connection: close nothing is answered (RFC 9112 §9.6)", async () => {
+        using connection = await open();
+        connection.send(get("/wait?ms=100", "Connection: close\r\n") + get("/hello"));
+        const answers = await connection.untilClosed();
+        expect(answers.match(/HTTP\/1\.1 \d+/g)).toEqual(["HTTP/1.1 200"]);
+        expect(answers).toContain("waited as GET");
+      });
+
+      test("a broken chunk cuts a response off that has begun, and is no error of the handler's", async () => {
+        using connection = await open();
+        connection.send(upload);
+        await connection.untilReceived(/abc/);
+        connection.send("not-a-size\r\n");
+        expect((await connection.untilClosed()).match(/HTTP\/1\.1 \d+/g)).toEqual(["HTTP/1.1 200"]);
+        expect(shared.server.stderr).not.toContain("error in POST");
+      });
+
+      test("a broken chunk of the second is not taken for the answer to the first", async () => {
+        using connection = await open();
+        connection.send(`${get("/wait?ms=200")}${upload}not-a-size\r\n`);
+        expect(await connection.untilClosed()).not.toContain("HTTP/1.1 400");
+      });
+    });
+  }
+}

@@ -69,6 +69,12 @@ export class Http1Exchange extends TcpExchange implements Exchange, Sink {
     // Over TLS it is read away when the response has finished, which costs less.
     if (!framed && this.#gathering === null) request.resume();
     response.on("close", () => this.closed(this));
+    // A body that is lost tells of it before the response does, and the handler must not fail with it first.
+    if (framed) {
+      request.on("close", () => {
+        if (!request.complete) this.closed(this);
+      });
+    }
     // 'close' follows, and tells all that there is to tell.
     response.on("error", () => {});
     response.on("drain", () => this.onDrain?.());

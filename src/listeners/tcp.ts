@@ -40,6 +40,10 @@ interface Connection {
   requests: number;
   /** Those that are not over. */
   open: number;
+  /** Of HTTP/1.1, while one is open: the answer to the last that came. */
+  latest: ServerResponse | null;
+  /** What came behind it is no request, or not to be answered: how the connection ends when all are over. */
+  ending: (() => void) | null;
 }
 
 class TcpListener implements Listener {
@@ -138,7 +142,7 @@ class TcpListener implements Listener {
     server.on("request", (request, response) => this.#request(request, response));
     server.on("checkExpectation", (request, response) => this.#request(request, response));
     server.on("connect", refuseTunnel);
-    server.on("clientError", refuseGarbage);
+    server.on("clientError", (error, socket) => this.#refuse(error, socket as Socket));
     return server;
   }
 
@@ -191,7 +195,7 @@ class TcpListener implements Listener {
     server.on("sessionError", () => {});
     server.on("tlsClientError", (_error, socket) => socket.destroy());
     server.on("connect", refuseTunnel);
-    server.on("clientError", refuseGarbage);
+    server.on("clientError", (error, socket) => this.#refuse(error, socket as Socket));
     return server;
   }
 
@@ -219,14 +223,33 @@ class TcpListener implements Listener {
       return isTold;
     };
     connection.open++;
+    connection.latest = response;
     response.once("close", () => {
-      connection.open--;
+      if (--connection.open > 0) return;
+      connection.latest = null;
+      if (connection.ending !== null) connection.ending();
       // One that was not told may send its next request at this moment.
-      if ((isTold || this.#draining === "at once") && connection.open === 0) socket.end();
+      else if (isTold || this.#draining === "at once") socket.end();
     });
     this.#host.accept(
       new Http1Exchange(id, connection.facts, stream, request, response, this.#altSvc, closing),
     );
+  }
+
+  /** What came is no HTTP/1.1. Whole requests before it are answered first: its own answer would be taken for theirs. */
+  #refuse(error: Error & { code?: string }, socket: Socket): void {
+    const connection = this.#sockets.get(socket);
+    const latest = connection?.latest ?? null;
+    if (connection === undefined || latest === null || error.code === "HPE_INVALID_EOF_STATE") {
+      refuseGarbage(error, socket);
+    } else if (latest.req.complete) {
+      // Behind a request with `connection: close` nothing is answered any more (RFC 9112 §9.6).
+      connection.ending ??=
+        error.code === "HPE_CLOSED_CONNECTION" ? () => socket.end() : () => refuseGarbage(error, socket);
+    } else if (latest.headersSent || connection.open > 1) {
+      // It would be taken for more of the body, or for the answer to an earlier request.
+      socket.destroy();
+    } else refuseGarbage(error, socket);
   }
 
   #stream(stream: ServerHttp2Stream, headers: IncomingHttpHeaders, flags: number, raw: unknown): void {
@@ -264,6 +287,8 @@ class TcpListener implements Listener {
       },
       requests: 0,
       open: 0,
+      latest: null,
+      ending: null,
     };
   }
 }
