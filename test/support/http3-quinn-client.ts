@@ -104,6 +104,11 @@ export function isDiscardedAnswer(error: unknown): boolean {
   return error instanceof Error && /RemoteTerminate[^}]*H3_NO_ERROR/.test(error.message);
 }
 
+/** What its decoder says of a body that it took an empty DATA frame for the end of. */
+export function isCutShort(error: unknown): boolean {
+  return error instanceof Error && /kind: Decode.*UnexpectedEof/.test(error.message);
+}
+
 function isWhole(body: RequestContent): body is string | Uint8Array {
   return typeof body === "string" || body instanceof Uint8Array;
 }
