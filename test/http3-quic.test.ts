@@ -5,7 +5,7 @@ import { mkdirSync, readdirSync, readFileSync } from "node:fs";
 import { connect as connectQuic, type QuicError } from "node:quic";
 import { connect, type Http3ClientSession } from "@currentspace/http3";
 import { CERTIFICATE, OTHER_CERTIFICATE } from "./support/certificate.ts";
-import { HTTP2 } from "./support/clients.ts";
+import { type Endpoint, HTTP2 } from "./support/clients.ts";
 import {
   errorName,
   type Field,
@@ -94,6 +94,18 @@ async function sectionsOf(
   const ended = new Promise<void>((resolve, reject) => stream.on("end", resolve).on("error", reject));
   await inTime(`the answer to ${path}`, 5_000, ended);
   return { sections, body };
+}
+
+async function openSession({ port }: Endpoint) {
+  const session = await connectQuic(`127.0.0.1:${port}`, {
+    servername: "localhost",
+    alpn: "h3",
+    verifyPeer: "manual",
+  });
+  // How it ends does not matter.
+  session.closed.catch(() => {});
+  await inTime("a connection", 5_000, session.opened);
+  return session;
 }
 
 describe("requests and responses", () => {
@@ -551,15 +563,8 @@ describe("options", () => {
       connectionWindow: 131_072,
       maxDatagramSize: 1400,
     });
-    const session = await connectQuic(`127.0.0.1:${server.port}`, {
-      servername: "localhost",
-      alpn: "h3",
-      verifyPeer: "manual",
-    });
-    // How it ends does not matter.
-    session.closed.catch(() => {});
+    const session = await openSession(server);
     try {
-      await inTime("a connection", 5_000, session.opened);
       // In Node and in Bun; the types leave it out.
       expect((session as unknown as { remoteTransportParams: object }).remoteTransportParams).toMatchObject({
         initialMaxStreamsBidi: 7n,
@@ -761,14 +766,8 @@ describe("peers that do no good", () => {
     const { server } = shared;
     await using observer = await RawHttp3.open(server.port);
     // The raw client always ends both sides of a stream.
-    const session = await connectQuic(`127.0.0.1:${server.port}`, {
-      servername: "localhost",
-      alpn: "h3",
-      verifyPeer: "manual",
-    });
-    session.closed.catch(() => {});
+    const session = await openSession(server);
     try {
-      await inTime("a connection", 5_000, session.opened);
       const requests = [
         ["GET", "/hang"],
         ["POST", "/hang"],
