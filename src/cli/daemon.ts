@@ -3,7 +3,7 @@
  * ready, or has failed.
  */
 import { spawn } from "node:child_process";
-import { closeSync, fstatSync, mkdirSync, openSync, readFileSync } from "node:fs";
+import { closeSync, fstatSync, mkdirSync, openSync, readFileSync, type Stats } from "node:fs";
 import { homedir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { StartError } from "../manager/start-error.ts";
@@ -44,7 +44,7 @@ export function defaultLogFile(port: string): string {
 export async function startDaemon(logFile: string): Promise<void> {
   const path = resolve(logFile);
   const log = openLog(path);
-  const before = fstatSync(log).size;
+  const before = fstatSync(log);
   const [, script = "", ...args] = process.argv;
   const command = [...process.execArgv, script, ...args.filter((arg) => arg !== "--daemon")];
   const child = spawn(process.execPath, command, {
@@ -81,9 +81,10 @@ function openLog(path: string): number {
   }
 }
 
-/** The last of its lines that the command line has written, without its name. @param from bytes that were there before */
-function failureIn(path: string, from: number, cause: string): string {
-  const said = readFileSync(path).toString("utf8", from);
+/** The last of its lines that the command line has written, without its name. @param before what was there before */
+function failureIn(path: string, before: Stats, cause: string): string {
+  // A device or a pipe may have no end.
+  const said = before.isFile() ? readFileSync(path).toString("utf8", before.size) : "";
   const line = said.match(/^tercet: .*$/gm)?.at(-1);
   return (
     line?.replace("tercet: ", "") ?? `the server ended (${cause}) before it was ready; its log is ${path}`

@@ -85,6 +85,18 @@ describe("a daemon", () => {
     );
   });
 
+  test("that fails to start, with a log that cannot be read: its command says so, and ends", async () => {
+    await using daemons = await daemonsIn();
+    const { scratch } = daemons;
+    writeFileSync(scratch.file("app.ts"), "throw new Error('there is no database');\n");
+    // It gives bytes for ever (full(4)).
+    const flags = flagsOf(scratch, "--daemon", "--log-file", "/dev/full");
+    const { code, stderr } = await daemons.run("serve", scratch.file("app.ts"), ...flags);
+    expect(code).toBe(1);
+    expect(stderr).toBe("tercet: the server ended (exit code 1) before it was ready; its log is /dev/full\n");
+    expect(daemons.remaining()).toEqual([]);
+  });
+
   test("is not started with a log that cannot be written, nor with --watch", async () => {
     await using daemons = await daemonsIn();
     const { scratch } = daemons;
