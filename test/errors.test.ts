@@ -118,6 +118,7 @@ describe("wrong options", () => {
       [{ "max-exchanges": 0 }, "max-?exchanges", "0", /1 to/],
       [{ "max-queue": "x" }, "max-?queue", "x", /0 to/],
       [{ "shutdown-timeout": -5 }, "shutdown-?timeout", "-5", /milliseconds/],
+      [{ "trust-proxy": "10.0.0.0/8, proxy" }, "trustProxy.1", '"proxy"', /address/],
       [{ host: "" }, "host", '""', /address/],
     ];
 

@@ -238,7 +238,8 @@ function optionsOf(flags: Flags): ServerOptions {
   if (flags.pidFile !== undefined) options.pidFile = flags.pidFile;
   if (flags.user !== undefined) options.user = flags.user;
   if (flags.group !== undefined) options.group = flags.group;
-  if (flags.trustProxy !== undefined) options.trustProxy = flags.trustProxy.split(",");
+  if (flags.trustProxy !== undefined)
+    options.trustProxy = flags.trustProxy.split(",").map((entry) => entry.trim());
   if (flags.static !== undefined) options.static = { root: flags.static };
   options.tasks = tasksOf(flags);
   options.compression = flags.compression;
