@@ -279,6 +279,13 @@ describe("a start that cannot be", () => {
     expect(await failedStart(program)).toContain("does-not-exist.ts");
   });
 
+  test("a handler module without a name, or that is a folder", async () => {
+    await using unnamed = await runCli("");
+    expect(await failedStart(unnamed)).toBe('tercet: there is no file ""');
+    await using folder = await runCli(fixture(""));
+    expect(await failedStart(folder)).toMatch(/^tercet: \S+ is a folder: /);
+  });
+
   test("a handler module that does not parse", async () => {
     const scratch = await Scratch.make();
     const path = scratch.file("broken.ts");

@@ -1,5 +1,5 @@
 /** `tercet serve app.ts`: serves the module's `fetch`. Every option has its name, unit and default from options.ts. */
-import { existsSync } from "node:fs";
+import { existsSync, statSync } from "node:fs";
 import { relative, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { Command, Option } from "commander";
@@ -124,8 +124,7 @@ async function serve(path: string, flags: Flags): Promise<void> {
   // A daemon and a worker have their flags from a process that has checked them.
   if (daemon === null && workerId === null && taskWorkerId === null) {
     checkTogether(flags);
-    // A worker finds that by itself, where the manager hears of it.
-    if (!existsSync(file)) throw new StartError(`there is no file ${path}`);
+    checkModule(file, path);
   }
   const server = new Server(flags.host, numberOf(flags.port), optionsOf(flags));
   if (flags.daemon) {
@@ -158,6 +157,16 @@ function checkTogether({ daemon, logFile, watch }: Flags): void {
   if (logFile !== undefined && !daemon) throw new OptionError('option "logFile" needs --daemon');
   if (watch && daemon)
     throw new OptionError('option "watch" is for development: it does not go with --daemon');
+}
+
+/**
+ * What else a module may lack a worker finds, where the manager hears of it.
+ * @throws StartError where there is no file
+ */
+function checkModule(file: string, path: string): void {
+  if (path === "" || !existsSync(file)) throw new StartError(`there is no file ${path || '""'}`);
+  if (statSync(file).isDirectory())
+    throw new StartError(`${path} is a folder: name the file in it that exports the handler`);
 }
 
 /** What a module exports by default. */
