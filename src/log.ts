@@ -1,4 +1,5 @@
 /** The server's log: lines on standard error, for whatever collects them. */
+import { relative } from "node:path";
 import { inspect } from "node:util";
 
 const FRAME = /^\s+at /;
@@ -30,6 +31,26 @@ export function describe(error: unknown): string {
     // A handler may throw what throws again when it is looked at: that must not cost its request the answer.
     return "something was thrown that cannot be shown";
   }
+}
+
+/** What was thrown where the code starts, and where that was: its message, or what it looks like. Never throws itself. */
+export function inOneLine(thrown: unknown): string {
+  // Of several faults in a file Bun makes one error, which names none of them.
+  const error = thrown instanceof AggregateError && thrown.errors.length > 0 ? thrown.errors[0] : thrown;
+  const reason =
+    error instanceof Error ? `${error.name}: ${error.message}${placeOf(error)}` : describe(error);
+  return reason.replaceAll(/\s*\n\s*/g, " ");
+}
+
+/** Where in the code, as far as the runtime tells: of what does not parse by itself, else by the stack. */
+function placeOf({
+  stack,
+  position,
+}: Error & { position?: { file: string; line: number; column: number } | null }) {
+  const place = position
+    ? `${position.file}:${position.line}:${position.column}`
+    : /\(?(\/[^()\n]+:\d+:\d+)\)?$/m.exec(stack ?? "")?.[1];
+  return place === undefined ? "" : ` (${relative(process.cwd(), place)})`;
 }
 
 /** @param seen the errors of which this is a cause: one may be its own */

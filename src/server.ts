@@ -15,7 +15,7 @@ import type { Protocol } from "./exchange.ts";
 import type { ExchangeHandler, RequestHandler } from "./handler/run.ts";
 import { requestHandler } from "./handler/run.ts";
 import type { Certificates } from "./listeners/listener.ts";
-import { describe, logTo } from "./log.ts";
+import { describe, inOneLine, logTo } from "./log.ts";
 import { loadCertificate, loadSni, selfSignedCertificate } from "./manager/certificate.ts";
 import { checkFolders } from "./manager/folders.ts";
 import { identityOf } from "./manager/identity.ts";
@@ -436,7 +436,11 @@ export class Server {
       },
       started: async (port: number) => {
         this.#port = port;
-        for (const listener of this.#listeners.workerStart) await listener(this, id);
+        try {
+          for (const listener of this.#listeners.workerStart) await listener(this, id);
+        } catch (thrown) {
+          throw new StartError(`a workerStart listener failed: ${inOneLine(thrown)}`, { cause: thrown });
+        }
       },
       listening: (port: number) => {
         this.#port = port;

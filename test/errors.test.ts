@@ -286,6 +286,32 @@ describe("a start that cannot be", () => {
     expect(await failedStart(folder)).toMatch(/^tercet: \S+ is a folder: /);
   });
 
+  test("a handler module that throws what is no error: what it looks like", async () => {
+    const scratch = await Scratch.make();
+    const path = scratch.file("throws.ts");
+    writeFileSync(path, 'throw { code: 5, why: "no database" };\n');
+    await using program = await runCli(path, { scratch });
+    expect(await failedStart(program)).toEndWith("does not load: { code: 5, why: 'no database' }");
+  });
+
+  const THROWN: [what: string, told: RegExp][] = [
+    ["null", /null$/],
+    ['{ code: 5, why: "no database" }', /\{ code: 5, why: 'no database' \}$/],
+    ['new TypeError("no database")', /TypeError: no database \(.*lifecycle\.ts:\d+:\d+\)$/],
+  ];
+
+  for (const [what, told] of THROWN) {
+    test(`a workerStart listener that throws ${what}`, async () => {
+      await using program = await runFixture("lifecycle.ts", {
+        env: { TERCET_TEST_CASE: "workerStart throws", TERCET_TEST_THROWN: what },
+      });
+      expect(await program.ended()).toBe(0);
+      const [line = ""] = program.stdout.split("\n");
+      expect(line).toStartWith("start: StartError: a workerStart listener failed: ");
+      expect(line).toMatch(told);
+    });
+  }
+
   test("a handler module that does not parse", async () => {
     const scratch = await Scratch.make();
     const path = scratch.file("broken.ts");

@@ -1,6 +1,6 @@
 /** `tercet serve app.ts`: serves the module's `fetch`. Every option has its name, unit and default from options.ts. */
 import { existsSync, statSync } from "node:fs";
-import { relative, resolve } from "node:path";
+import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { Command, Option } from "commander";
 import { type FetchHandler, fetchHandler } from "../handler/fetch.ts";
@@ -11,6 +11,7 @@ import {
   requestHandler,
 } from "../handler/run.ts";
 import { installKnownResponse } from "../handler/web-response.ts";
+import { inOneLine } from "../log.ts";
 import { StartError } from "../manager/start-error.ts";
 import { OptionError, type ResolvedOptions, resolveOptions, type ServerOptions } from "../options.ts";
 import { Server } from "../server.ts";
@@ -181,11 +182,7 @@ async function loadApp(file: string, path: string): Promise<App | undefined> {
   try {
     return (await import(pathToFileURL(file).href)).default;
   } catch (thrown) {
-    // Of several faults in a file Bun makes one error, which names none of them.
-    const error = thrown instanceof AggregateError && thrown.errors.length > 0 ? thrown.errors[0] : thrown;
-    const reason =
-      error instanceof Error ? `${error.name}: ${error.message}${placeOf(error)}` : String(error);
-    throw new StartError(`${path} does not load: ${reason.replaceAll(/\s*\n\s*/g, " ")}`, { cause: thrown });
+    throw new StartError(`${path} does not load: ${inOneLine(thrown)}`, { cause: thrown });
   }
 }
 
@@ -218,17 +215,6 @@ async function loadTask(file: string, path: string): Promise<TaskHandler> {
   }
   const served = app as { task: TaskHandler };
   return (data, task) => served.task(data, task);
-}
-
-/** Where in the code, as far as the runtime tells: of what does not parse by itself, else by the stack. */
-function placeOf({
-  stack,
-  position,
-}: Error & { position?: { file: string; line: number; column: number } | null }) {
-  const place = position
-    ? `${position.file}:${position.line}:${position.column}`
-    : /\(?(\/[^()\n]+:\d+:\d+)\)?$/m.exec(stack ?? "")?.[1];
-  return place === undefined ? "" : ` (${relative(process.cwd(), place)})`;
 }
 
 function optionsOf(flags: Flags): ServerOptions {

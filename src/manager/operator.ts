@@ -2,6 +2,7 @@
  * By what a running server is operated: its run directory and control socket, signals, and what systemd is told. How a
  * thing is done is the manager's and the server's; here is who may ask for it, and what they hear.
  */
+import { describe } from "../log.ts";
 import { VERSION } from "../version.ts";
 import { OwnVitals, type Vitals } from "../vitals.ts";
 import { ControlServer, type ServerStatus } from "./control.ts";
@@ -111,7 +112,7 @@ export class Operator {
     this.#server.shutdown().then(
       () => process.exit(0),
       (error: unknown) => {
-        this.#log(`error at shutdown: ${error instanceof Error ? error.stack : error}`);
+        this.#log(`error at shutdown: ${describe(error)}`);
         process.exit(1);
       },
     );
