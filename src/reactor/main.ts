@@ -138,10 +138,11 @@ function statsOf(reactor: Reactor, vitals: OwnVitals, detailed: boolean): Reacto
   };
 }
 
-// The manager hears the signals and says what to do; a terminal's Ctrl-C reaches every process of the group.
+// The manager hears the signals and says what to do; a terminal's Ctrl-C, or `systemctl kill`, reaches every process.
 process.on("SIGINT", () => {});
 process.on("SIGTERM", () => {});
 process.on("SIGHUP", () => {});
+process.on("SIGUSR1", () => {});
 // What the runtime warns of goes to the log, but that an engine is experimental: whoever chose it knows.
 process.removeAllListeners("warning");
 process.on("warning", ({ name, message }) => {

@@ -45,10 +45,11 @@ export class ManagerLink<To extends ToWorker | ToTaskWorker> implements ServerAc
    * @param orphaned the manager has gone, and the process is about to
    */
   open(told: (message: To) => void, orphaned: () => void = () => {}): void {
-    // The manager hears the signals; a terminal's Ctrl-C reaches every process of the group.
+    // The manager hears the signals; a terminal's Ctrl-C, or `systemctl kill`, reaches every process.
     process.on("SIGINT", () => {});
     process.on("SIGTERM", () => {});
     process.on("SIGHUP", () => {});
+    process.on("SIGUSR1", () => {});
     process.on("disconnect", () => {
       // A task worker may be stuck, and the manager is no more there to end it.
       this.tasks?.killWorkers();

@@ -169,6 +169,18 @@ describe("a running server", () => {
     await server.logs(/reload failed, the old code still serves: /);
   });
 
+  test("a signal to reload to all of its processes costs none of them", async () => {
+    const before = await status();
+    load("signalled");
+    for (const { pid } of [...before.reactors, ...before.workers]) process.kill(pid, "SIGUSR1");
+    server.kill("SIGUSR1");
+    await until("the new version", 10_000, async () => (await textOf(server, "/version")) === "signalled");
+    const { manager, reactors, workers } = await status();
+    expect(manager.pid).toBe(before.manager.pid);
+    expect(reactors[0].pid).toBe(before.reactors[0].pid);
+    expect(workers[0].restarts).toBe(0);
+  });
+
   test("a signal to its processes reloads it, too", async () => {
     load("3");
     server.kill("SIGHUP");
@@ -403,10 +415,12 @@ test("a server in a terminal that is closed does not stay: SIGHUP is no reload t
 });
 
 describe("the launcher", () => {
-  test("hands on SIGHUP, and ends as the server does", async () => {
+  test("hands on SIGHUP and SIGUSR1, and ends as the server does", async () => {
     await using server = await startCli(fixture("app.ts"));
-    server.kill("SIGHUP");
-    await until("a reload", 10_000, () => server.stderr.includes("reloaded"));
+    for (const [count, signal] of (["SIGHUP", "SIGUSR1"] as const).entries()) {
+      server.kill(signal);
+      await until("a reload", 10_000, () => server.stderr.match(/reloaded/g)?.length === count + 1);
+    }
     const status = JSON.parse(
       (await tercet(server.scratch, ["status", "--json", "--run-dir", runDirectoryIn(server.scratch)]))
         .stdout,
