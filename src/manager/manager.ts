@@ -588,10 +588,7 @@ export class Manager implements ServerAccess {
   #recycle(child: WorkerChild, reason: string): void {
     if (this.#spent.has(child) || this.#isStopping) return;
     this.#spent.add(child);
-    // Where the new one does not start, the old one stays, and is asked about again.
-    void this.#workers
-      .recycle(child, reason, this.#config.options.reloadTimeout)
-      .finally(() => this.#spent.delete(child));
+    void this.#workers.recycle(child, reason, this.#config.options.reloadTimeout);
   }
 
   #scale(): void {

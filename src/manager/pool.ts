@@ -81,6 +81,10 @@ const LEAVE_GRACE = 3000;
 /** Milliseconds after which the log says what is waited for. */
 const TOLD_AWAITED_AFTER = 10_000;
 
+/** Milliseconds until it is tried again to replace a process that has had enough: at first, and at most. */
+const FIRST_RETRY = 1000;
+const MAX_RETRY = 60_000;
+
 type Purpose = "first" | "again" | "renewal";
 
 interface OwnMember<C extends PoolChild> extends Member<C> {
@@ -180,22 +184,32 @@ export class Pool<C extends PoolChild> {
   }
 
   /**
-   * Puts a new process in the place of one that still serves, when its turn comes.
+   * Puts a new process in the place of one that still serves, when its turn comes. Where the new one does not become ready the
+   * old one stays, and it is tried again, later and later. Resolves when the old one serves no more.
    * @param reason for the log
    */
   async recycle(child: C, reason: string, timeout: number): Promise<void> {
-    await this.#inTurn(async () => {
+    let wait = FIRST_RETRY;
+    const isOver = async () => {
       const slot = this.#slots.find(({ serving }) => serving?.child === child);
       // It was replaced meanwhile.
-      if (slot === undefined) return;
-      this.#spec.log(`${this.#nameOf(slot)} is replaced: ${reason}`);
+      if (slot === undefined || this.#isStopping) return true;
+      if (wait === FIRST_RETRY) this.#spec.log(`${this.#nameOf(slot)} is replaced: ${reason}`);
       try {
         await this.#replace([slot], timeout);
+        return true;
       } catch (error) {
         if (!(error instanceof MemberError)) throw error;
-        this.#spec.log(`${this.#nameOf(slot)} stays: ${error.message}`);
+        if (this.#isStopping) return true;
+        const next = `the next one starts in ${wait / 1000} s`;
+        this.#spec.log(`${this.#nameOf(slot)} stays: ${error.message}; ${next}`);
+        return false;
       }
-    });
+    };
+    while (!(await this.#inTurn(isOver))) {
+      await unlessEnded(child, wait);
+      wait = Math.min(MAX_RETRY, 2 * wait);
+    }
   }
 
   /**
@@ -312,6 +326,8 @@ export class Pool<C extends PoolChild> {
   }
 
   async #replace(slots: readonly OwnSlot<C>[], timeout: number): Promise<void> {
+    // What was started now nobody would end.
+    if (this.#isStopping) throw new MemberError(`${this.#spec.name}s are being stopped`);
     for (const slot of slots) this.#abandonNext(slot, timeout);
     const members = slots.map((slot) => this.#launch(slot, "renewal"));
     const late = Promise.withResolvers<never>();
@@ -426,4 +442,12 @@ export class Pool<C extends PoolChild> {
   #nameOf(slot: Slot<C>): string {
     return `${this.#spec.name} ${slot.id}`;
   }
+}
+
+/** Resolves after so many milliseconds, or when the process has ended. */
+async function unlessEnded({ exited }: PoolChild, wait: number): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const timer = setTimeout(resolve, wait);
+  await Promise.race([promise, exited]);
+  clearTimeout(timer);
 }

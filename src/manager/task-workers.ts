@@ -184,8 +184,7 @@ export class TaskWorkers {
   #recycle(child: TaskWorkerChild, reason: string, timeout: number): void {
     if (this.#spent.has(child) || this.#isStopping) return;
     this.#spent.add(child);
-    // Where the new one does not start, the old one stays, and is asked about again.
-    void this.#pool.recycle(child, reason, timeout).finally(() => this.#spent.delete(child));
+    void this.#pool.recycle(child, reason, this.#config.options.reloadTimeout);
   }
 
   async #statsOf(member: Member<TaskWorkerChild>): Promise<TaskWorkerStats | null> {

@@ -3,7 +3,7 @@ import { describe, expect, test } from "bun:test";
 import { type ChildTold, MemberError, Pool, type PoolChild } from "../../src/manager/pool.ts";
 import { RestartPolicy } from "../../src/manager/restart-policy.ts";
 import { Scaler } from "../../src/manager/scaler.ts";
-import { until } from "../support/poll.ts";
+import { inTime, until } from "../support/poll.ts";
 
 describe("restart policy", () => {
   const died = (lived: number, hadServed = true, wasKilled = false) => ({ lived, hadServed, wasKilled });
@@ -251,15 +251,50 @@ describe("pool", () => {
     expect(pool.serving.map(({ pid }) => pid)).toEqual([1]);
   });
 
-  test("a recycling whose new process fails leaves the old one", async () => {
-    const { pool, process, log, started } = poolOf();
+  test("a recycling whose new process fails leaves the old one, and is tried again, later and later", async () => {
+    const { pool, process, log, started, switches } = poolOf();
+    await started(1);
+    const recycled = pool.recycle(process(1), "it is old", 60_000);
+    for (const [tries, pid] of [2, 3].entries()) {
+      await until("a new process", 5000, () => pool.members.length === 2);
+      process(pid).end("exit code 1");
+      await until("the word of it", 1000, () => log.length === tries + 2);
+    }
+    expect(pool.serving.map(({ pid }) => pid)).toEqual([1]);
+    await until("a new process", 5000, () => pool.members.length === 2);
+    process(4).told.ready();
+    await recycled;
+    expect(switches.at(-1)).toBe("4/1");
+    const failed = "worker 1 stays: worker 1 ended (exit code 1) before it was ready; the next one starts in";
+    expect(log).toEqual(["worker 1 is replaced: it is old", `${failed} 1 s`, `${failed} 2 s`]);
+  });
+
+  test("a recycling that waits for its next try ends with the process", async () => {
+    const { pool, process, started } = poolOf();
     await started(1);
     const recycled = pool.recycle(process(1), "it is old", 60_000);
     await until("a new process", 1000, () => pool.members.length === 2);
     process(2).end("exit code 1");
-    await recycled;
-    expect(pool.serving.map(({ pid }) => pid)).toEqual([1]);
-    expect(log).toEqual(["worker 1 is replaced: it is old", expect.stringMatching(/^worker 1 stays: /)]);
+    await until("its end", 1000, () => pool.members.length === 1);
+    process(1).end("exit code 0");
+    await inTime("the end of the recycling", 500, recycled);
+  });
+
+  test("what waits for its turn when the end comes starts no process any more", async () => {
+    const { pool, process, processes, log, started } = poolOf();
+    await started(2);
+    const first = pool.renew(true, 60_000);
+    const next = [pool.recycle(process(1), "it is old", 60_000), pool.renew(false, 60_000)];
+    next[1]?.catch(() => {});
+    first.catch(() => {});
+    await until("new processes", 1000, () => pool.members.length === 4);
+    const stopped = pool.stop(0);
+    for (const one of processes) one.end("exit code 0");
+    await stopped;
+    await Promise.allSettled([first, ...next]);
+    await expect(next[1]).rejects.toThrow(new MemberError("workers are being stopped"));
+    expect(processes).toHaveLength(4);
+    expect(log).toEqual([]);
   });
 
   test("one that does not finish in time is asked to leave", async () => {
