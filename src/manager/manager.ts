@@ -17,6 +17,7 @@ import { CertificateRenewal } from "./certificate-renewal.ts";
 import { Child, type ChildSpec, type ReactorChild, type WorkerChild } from "./child.ts";
 import { baseConfig, listenConfig, type ManagerConfig, reactorConfig } from "./configs.ts";
 import { Heartbeat } from "./heartbeat.ts";
+import { MemoryLimit } from "./memory-limit.ts";
 import {
   type FromReactor,
   type FromTaskWorker,
@@ -82,6 +83,7 @@ export class Manager implements ServerAccess {
   readonly #lastBusy = new WeakMap<WorkerChild, { requests: number; at: number }>();
   /** In the mode `base`: resolves when the worker listens. */
   readonly #listening = new WeakMap<WorkerChild, PromiseWithResolvers<void>>();
+  readonly #memoryLimit: MemoryLimit<WorkerChild>;
   /** Workers whose replacement was asked for. */
   readonly #spent = new WeakSet<WorkerChild>();
   #address: Address | null = null;
@@ -111,6 +113,7 @@ export class Manager implements ServerAccess {
     this.#reactors = new Pool(this.#reactorSpec());
     this.#workers = new Pool(this.#workerSpec());
     this.#taskWorkers = config.tasks && this.#makeTaskWorkers(config.tasks);
+    this.#memoryLimit = new MemoryLimit(config.options.maxMemory, "worker", log);
     this.#scaler = new Scaler(workers, workerIdleTimeout);
     this.#reactorPulse = new Heartbeat(
       () => this.#reactors.serving,
@@ -543,7 +546,7 @@ export class Manager implements ServerAccess {
   }
 
   #checkWorker(child: WorkerChild, counts: WorkerCounts | null): void {
-    const { maxMemory, requestTimeout } = this.#config.options;
+    const { requestTimeout } = this.#config.options;
     if (!child.alive || this.#isStopping) return;
     if (counts === null) {
       if (requestTimeout > 0) this.#kill(child.pid, "has stopped answering");
@@ -551,10 +554,10 @@ export class Manager implements ServerAccess {
       return;
     }
     this.#toldStuck.delete(child);
-    if (maxMemory > 0 && counts.rss > maxMemory) {
-      this.#recycle(child, `it holds ${counts.rss} bytes, and maxMemory is ${maxMemory}`);
-    }
     const now = Date.now();
+    const slot = this.#workers.slots.find(({ serving }) => serving?.child === child);
+    const reason = slot && this.#memoryLimit.look(child, slot.id, counts.rss, now);
+    if (reason) this.#recycle(child, reason);
     const before = this.#lastBusy.get(child);
     const isBusy = counts.inFlight > 0 || before === undefined || before.requests !== counts.requests;
     if (isBusy) this.#lastBusy.set(child, { requests: counts.requests, at: now });

@@ -7,6 +7,7 @@ import type { TaskWorkerAddress } from "../tasks/remote.ts";
 import type { Child } from "./child.ts";
 import { Heartbeat } from "./heartbeat.ts";
 import { memberStats } from "./member-stats.ts";
+import { MemoryLimit } from "./memory-limit.ts";
 import type {
   FromTaskWorker,
   TaskWorkerCounts,
@@ -53,6 +54,7 @@ export class TaskWorkers {
   readonly #config: TaskWorkersConfig;
   readonly #pool: Pool<TaskWorkerChild>;
   readonly #pulse: Heartbeat<TaskWorkerChild, TaskWorkerCounts>;
+  readonly #memoryLimit: MemoryLimit<TaskWorkerChild>;
   /** Those that have said hello. */
   readonly #listening = new Set<TaskWorkerChild>();
   /** Those whose replacement was asked for. */
@@ -73,6 +75,7 @@ export class TaskWorkers {
       unserved: () => {},
       log: config.log,
     });
+    this.#memoryLimit = new MemoryLimit(config.options.maxMemory, "task worker", config.log);
     this.#pulse = new Heartbeat(
       () => this.#pool.serving,
       (child) => child.ask(briefly, Math.max(config.tasks.timeout, STATS_TIMEOUT)),
@@ -118,7 +121,7 @@ export class TaskWorkers {
   }
 
   #said(child: TaskWorkerChild, id: number, message: FromTaskWorker, told: ChildTold): void {
-    const { options, tasks, runDirectory } = this.#config;
+    const { tasks, runDirectory } = this.#config;
     if (message.type === "hello") {
       child.send({
         type: "start",
@@ -130,7 +133,7 @@ export class TaskWorkers {
       this.#listening.add(child);
       this.introduce(child);
     } else if (message.type === "spent") {
-      this.#recycle(child, `it has run ${tasks.maxTasks} tasks`, options.reloadTimeout);
+      this.#recycle(child, `it has run ${tasks.maxTasks} tasks`);
       return;
     }
     this.#config.said(child, id, message, told);
@@ -163,16 +166,15 @@ export class TaskWorkers {
   }
 
   #check(child: TaskWorkerChild, counts: TaskWorkerCounts | null): void {
-    const { maxMemory, reloadTimeout } = this.#config.options;
     if (!child.alive || this.#isStopping) return;
     if (counts === null) {
       // One that computes, and may, is left alone.
       if (Date.now() > deadlineOf(this.#config.runDirectory, child.pid)) this.#kill(child);
       return;
     }
-    if (maxMemory > 0 && counts.rss > maxMemory) {
-      this.#recycle(child, `it holds ${counts.rss} bytes, and maxMemory is ${maxMemory}`, reloadTimeout);
-    }
+    const slot = this.#pool.slots.find(({ serving }) => serving?.child === child);
+    const reason = slot && this.#memoryLimit.look(child, slot.id, counts.rss, Date.now());
+    if (reason) this.#recycle(child, reason);
   }
 
   #kill(child: TaskWorkerChild): void {
@@ -181,7 +183,7 @@ export class TaskWorkers {
     child.kill("SIGKILL");
   }
 
-  #recycle(child: TaskWorkerChild, reason: string, timeout: number): void {
+  #recycle(child: TaskWorkerChild, reason: string): void {
     if (this.#spent.has(child) || this.#isStopping) return;
     this.#spent.add(child);
     void this.#pool.recycle(child, reason, this.#config.options.reloadTimeout);

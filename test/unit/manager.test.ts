@@ -1,5 +1,6 @@
 /** What a manager decides, without a process: when one starts again, how many there should be, and a pool's steps. */
 import { describe, expect, test } from "bun:test";
+import { MemoryLimit } from "../../src/manager/memory-limit.ts";
 import { type ChildTold, MemberError, Pool, type PoolChild } from "../../src/manager/pool.ts";
 import { RestartPolicy } from "../../src/manager/restart-policy.ts";
 import { Scaler } from "../../src/manager/scaler.ts";
@@ -35,6 +36,45 @@ describe("restart policy", () => {
       expect(policy.delayAfter(died(wasKilled ? 50 : 5000, true, wasKilled))).toBe(0);
       expect(policy.delayAfter(died(50))).toBe(0);
     }
+  });
+});
+
+describe("memory limit", () => {
+  const limited = () => {
+    const log: string[] = [];
+    return { limit: new MemoryLimit<object>(100, "worker", (line) => log.push(line)), log };
+  };
+  const reason = "it holds 101 bytes, and maxMemory is 100";
+
+  test("is told of at once for what comes to hold more", () => {
+    const { limit, log } = limited();
+    const child = {};
+    expect([100, 101].map((rss) => limit.look(child, 1, rss, 0))).toEqual([null, reason]);
+    expect(log).toEqual([]);
+  });
+
+  test("is told of later and later for what holds more from the beginning, up to a minute, and the log says so once", () => {
+    const { limit, log } = limited();
+    const lived = Array.from({ length: 7 }, () => {
+      const child = {};
+      let now = 0;
+      while (limit.look(child, 1, 101, now) === null) now += 1000;
+      return now;
+    });
+    expect(lived).toEqual([2000, 4000, 8000, 16_000, 32_000, 60_000, 60_000]);
+    expect(log).toEqual([
+      expect.stringMatching(/^error: worker 1 holds 101 bytes from the beginning, and maxMemory is 100: /),
+    ]);
+  });
+
+  test("forgets that once one holds less", () => {
+    const { limit } = limited();
+    for (let i = 0; i < 5; i++) limit.look({}, 1, 101, 0);
+    const light = {};
+    expect([limit.look(light, 1, 99, 0), limit.look(light, 1, 101, 0)]).toEqual([null, reason]);
+    const heavy = {};
+    expect([0, 1999, 2000].map((now) => limit.look(heavy, 1, 101, now))).toEqual([null, null, reason]);
+    expect(limit.look({}, 2, 101, 0)).toBeNull();
   });
 });
 
