@@ -11,6 +11,8 @@ import { KIB, MIB, PEM, text, whole } from "./option-checks.ts";
 const MAX_UDP_PAYLOAD = 65_527;
 /** Every QUIC path carries as much, bytes (RFC 9000 §14). */
 const MIN_UDP_PAYLOAD = 1200;
+/** The engine has 24 bits of microseconds for it, milliseconds; with more it opens no socket, and does not say why. */
+const MAX_HANDSHAKE_TIMEOUT = 16_777;
 
 /** The engine `quic`, on `node:quic`: HTTP/3 with every control. */
 export interface QuicOptions {
@@ -54,7 +56,7 @@ export interface QuicOptions {
    */
   idleTimeout?: number;
   /**
-   * Milliseconds within which a client must have finished the handshake. 100 to 60000.
+   * Milliseconds within which a client must have finished the handshake. 100 to 16777.
    * @default 10000
    */
   handshakeTimeout?: number;
@@ -193,7 +195,7 @@ const QUIC_CHECKS = v.strictObject(
     streamWindow: v.optional(whole(16 * KIB, 64 * MIB, "bytes"), MIB),
     connectionWindow: v.optional(whole(16 * KIB, 256 * MIB, "bytes"), 4 * MIB),
     idleTimeout: v.optional(whole(1000, 600_000, "milliseconds"), 255_000),
-    handshakeTimeout: v.optional(whole(100, 60_000, "milliseconds"), 10_000),
+    handshakeTimeout: v.optional(whole(100, MAX_HANDSHAKE_TIMEOUT, "milliseconds"), 10_000),
     congestionControl: v.optional(v.picklist(["adaptive", "cubic", "bbr"], CONGESTION), "cubic"),
     maxDatagramSize: v.optional(whole(MIN_UDP_PAYLOAD, MAX_UDP_PAYLOAD, "bytes"), MAX_UDP_PAYLOAD),
     retry: v.optional(v.literal("never", RETRY), "never"),

@@ -577,6 +577,48 @@ describe("options", () => {
     }
   });
 
+  const LARGEST = {
+    maxFieldSectionSize: 1024 ** 2,
+    qpackMaxTableCapacity: 1024 ** 2,
+    qpackBlockedStreams: 65_535,
+    maxConcurrentStreams: 65_535,
+    streamWindow: 64 * 1024 ** 2,
+    connectionWindow: 256 * 1024 ** 2,
+    idleTimeout: 600_000,
+    handshakeTimeout: 16_777,
+    maxDatagramSize: 65_527,
+    connectionRate: 1_000_000,
+    handshakeRate: 1_000_000,
+    maxConnectionsPerAddress: 1_000_000,
+  };
+  const SMALLEST = {
+    maxFieldSectionSize: 1024,
+    qpackMaxTableCapacity: 0,
+    qpackBlockedStreams: 0,
+    maxConcurrentStreams: 1,
+    streamWindow: 16 * 1024,
+    connectionWindow: 16 * 1024,
+    idleTimeout: 1000,
+    // A machine that is busy may need longer than the 100 ms of the smallest.
+    handshakeTimeout: 5_000,
+    maxDatagramSize: 1200,
+    connectionRate: 1,
+    handshakeRate: 1,
+    maxConnectionsPerAddress: 1,
+  };
+  test.each([
+    ["largest", LARGEST],
+    ["smallest", SMALLEST],
+  ])("each at the %s that it may be: requests are answered", async (_, quic) => {
+    await using server = await start(quic);
+    const session = await quiche(server.port);
+    try {
+      expect((await sectionsOf(session, "/")).body).toBe("hello");
+    } finally {
+      await session.close();
+    }
+  });
+
   test("handshakeTimeout: a client that does not go on is forgotten", async () => {
     await using server = await start({ handshakeTimeout: 500 });
     using relay = await UdpRelay.to(server.port);

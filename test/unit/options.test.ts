@@ -183,6 +183,10 @@ describe("options", () => {
       'option "http3.idleTimeout" is 10; it must be a whole number of milliseconds from 1000 to 600000',
     ],
     [
+      { http3: { engine: "quic", handshakeTimeout: 16_778 } },
+      'option "http3.handshakeTimeout" is 16778; it must be a whole number of milliseconds from 100 to 16777',
+    ],
+    [
       { http3: { engine: "quic", maxDatagramSize: 1000 } },
       'option "http3.maxDatagramSize" is 1000; it must be a whole number of bytes from 1200 to 65527',
     ],
