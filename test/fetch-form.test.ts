@@ -1,12 +1,12 @@
 /** The web-standard form of a handler, `npx tercet serve app.ts`, and what the command line makes of certificates. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
-import { readFileSync, statSync } from "node:fs";
+import { readFileSync, statSync, writeFileSync } from "node:fs";
 import net from "node:net";
 import { text } from "node:stream/consumers";
 import { type Client, header } from "./support/client.ts";
 import { ALL_CLIENTS, HTTP1, HTTP2 } from "./support/clients.ts";
 import { inTime } from "./support/poll.ts";
-import { fixture, startCli } from "./support/server.ts";
+import { fixture, Scratch, startCli } from "./support/server.ts";
 import { sharedServer } from "./support/shared-server.ts";
 
 // Milliseconds: longer than any deadline in a test and the stop of its server, so that every failure is cleaned up.
@@ -94,6 +94,22 @@ describe("without TLS", () => {
     socket.write("GET /json HTTP/1.0\r\n\r\n");
     const withoutHost = await inTime("the answer", 5_000, text(socket));
     expect(withoutHost).toContain(`"url":"http://localhost:${server.port}/json"`);
+  });
+});
+
+describe("a router with a method of every name, as itty-router's are", () => {
+  test("is no handler of another form, and no promise to wait for", async () => {
+    const scratch = await Scratch.make();
+    const path = scratch.file("router.ts");
+    writeFileSync(
+      path,
+      `const fetch = (request) => new Response("routed " + new URL(request.url).pathname);
+      export default new Proxy({ fetch }, { get: (target, name) => target[name] ?? (() => target) });\n`,
+    );
+    await using server = await startCli(path, { scratch });
+    await using client = await HTTP1.open(server);
+    const response = await client.request({ path: "/a" });
+    expect([response.status, await response.body.text()]).toEqual([200, "routed /a"]);
   });
 });
 

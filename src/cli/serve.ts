@@ -174,13 +174,18 @@ function checkModule(file: string, path: string): void {
 interface App {
   fetch?: unknown;
   task?: unknown;
-  [REQUEST_HANDLER]?: true;
+  [REQUEST_HANDLER]?: unknown;
 }
 
-/** @throws StartError where the module does not load */
-async function loadApp(file: string, path: string): Promise<App | undefined> {
+/**
+ * What the module exports, within an object: by itself an app would be waited for that has a `then`, as itty-router's
+ * have a method of every name.
+ * @throws StartError where the module does not load
+ */
+async function loadApp(file: string, path: string): Promise<{ readonly app: App | undefined }> {
   try {
-    return (await import(pathToFileURL(file).href)).default;
+    const { default: app } = await import(pathToFileURL(file).href);
+    return { app: app instanceof Promise ? await app : app };
   } catch (thrown) {
     throw new StartError(`${path} does not load: ${inOneLine(thrown)}`, { cause: thrown });
   }
@@ -194,8 +199,8 @@ async function loadHandler(
   options: ResolvedOptions,
 ): Promise<ExchangeHandler> {
   installKnownResponse();
-  const app = await loadApp(file, path);
-  if (app?.[REQUEST_HANDLER]) return requestHandler(app as RequestHandler, options);
+  const { app } = await loadApp(file, path);
+  if (app?.[REQUEST_HANDLER] === true) return requestHandler(app as RequestHandler, options);
   if (typeof app?.fetch !== "function") {
     const advice =
       typeof app === "function" ? "; a (req, res) handler is wrapped by nodeHandler of tercet/node" : "";
@@ -207,7 +212,7 @@ async function loadHandler(
 
 /** @throws StartError where the module does not load, or runs no tasks */
 async function loadTask(file: string, path: string): Promise<TaskHandler> {
-  const app = await loadApp(file, path);
+  const { app } = await loadApp(file, path);
   if (typeof app?.task !== "function") {
     throw new StartError(
       `${path} runs no tasks: with --task-workers it must export default { fetch, task(data) { … } }`,
