@@ -7,6 +7,12 @@ const NativeResponse = globalThis.Response;
 /** The content codings that `fetch` decodes by itself. */
 const DECODED = /^(gzip|deflate|br|zstd)$/i;
 
+/**
+ * What the bodies were made of that somebody has asked for as streams: a response that is made of one, as frameworks do
+ * it to change headers, is of the same. Its constructor takes no stream of which something was read.
+ */
+const sources = new WeakMap<object, unknown>();
+
 class KnownResponse extends NativeResponse {
   /** Frameworks, Elysia for one, look at the name of a value's class. */
   static override readonly name = "Response";
@@ -15,7 +21,7 @@ class KnownResponse extends NativeResponse {
 
   constructor(body?: ConstructorParameters<typeof NativeResponse>[0], init?: ResponseInit) {
     super(body, init);
-    this.#source = keptOf(body);
+    this.#source = body instanceof ReadableStream ? sources.get(body) : keptOf(body);
     // As the Fetch standard has it. Bun does so only when it sends a response itself.
     if (typeof body === "string" && !this.headers.has("content-type")) {
       this.headers.set("content-type", "text/plain;charset=UTF-8");
@@ -38,6 +44,19 @@ class KnownResponse extends NativeResponse {
     const text = JSON.stringify(data);
     if (text === undefined) throw new TypeError(`Response.json: there is no JSON for ${typeof data}`);
     return new KnownResponse(text, { status, statusText, headers });
+  }
+
+  static {
+    const native = Object.getOwnPropertyDescriptor(NativeResponse.prototype, "body");
+    // The types declare a property where the platform has an accessor, which a class may not override with one.
+    Object.defineProperty(KnownResponse.prototype, "body", {
+      ...native,
+      get(this: KnownResponse) {
+        const body: ReadableStream | null = native?.get?.call(this);
+        if (body !== null && #source in this) sources.set(body, this.#source);
+        return body;
+      },
+    });
   }
 
   static sourceOf(response: Response): unknown {
