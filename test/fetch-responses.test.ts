@@ -136,6 +136,18 @@ describe("the fetch form", () => {
         expect((await get(client, "/remade-and-read"))[0]).toBe(500);
       });
 
+      test("HEAD of a file that cannot be read is the 500 that GET is (RFC 9110 §9.3.2)", async () => {
+        await using client = await kind.open(shared.server);
+        for (const [path, status] of [
+          ["/no-file", 500],
+          ["/file", 200],
+          ["/blob", 200],
+        ] as const) {
+          const response = await client.request({ method: "HEAD", path });
+          expect([path, response.status, await response.body.text()]).toEqual([path, status, ""]);
+        }
+      });
+
       test("bytes of any kind are sent as they were when the Response was made, with their length", async () => {
         await using client = await kind.open(shared.server);
         for (const of of ["array", "buffer", "array buffer", "data view", "words"]) {

@@ -138,17 +138,20 @@ function send(exchange: Exchange, response: Response): void | Promise<void> {
     throw new AnswerError("fetch returned a Response whose body was read already, or is being read");
   }
   const head = { status, fields };
-  if (whole === null && response.body !== null) {
+  const body = whole === null ? response.body : null;
+  if (body !== null) {
     const blob = blobOf(response);
     // The size of a pipe is 0 or infinite, and says nothing.
     const tells = blob !== null && declared === null && !forbidsLength(status);
     if (tells && blob.size > 0 && Number.isFinite(blob.size)) {
       fields.push("content-length", String(blob.size));
     }
-    if (!forbidsBody(exchange.method, status))
-      return stream(exchange, head, response.body, declared, blob !== null);
+    if (!forbidsBody(exchange.method, status)) return stream(exchange, head, body, declared, blob !== null);
+    // A pipe may have nothing to read yet.
+    const isFile = blob !== null && Number.isFinite(blob.size);
+    if (isFile && !forbidsBody("GET", status)) return sendHeadOf(exchange, head, body);
     // Nobody hears of a failure of what nobody reads.
-    response.body.cancel().catch(() => {});
+    body.cancel().catch(() => {});
     exchange.sink.respond(head, null);
     return;
   }
@@ -160,6 +163,18 @@ function send(exchange: Exchange, response: Response): void | Promise<void> {
     else if (declared !== length) throw wrongLength(`${length} bytes`, declared);
   }
   exchange.sink.respond(head, forbidsBody(exchange.method, status) ? null : whole);
+}
+
+/** To HEAD a file that cannot be read is the 500 that it is to GET (RFC 9110 §9.3.2), and shows at its first bytes. */
+async function sendHeadOf(
+  exchange: Exchange,
+  head: Parameters<Sink["head"]>[0],
+  body: ReadableStream<Uint8Array>,
+): Promise<void> {
+  const reader = body.getReader();
+  await reader.read();
+  reader.cancel().catch(() => {});
+  exchange.sink.respond(head, null);
 }
 
 /**
