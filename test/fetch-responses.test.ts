@@ -2,7 +2,7 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
 import { type Client, header } from "./support/client.ts";
-import { ALL_CLIENTS, HTTP1, SLOW_CLIENTS } from "./support/clients.ts";
+import { ALL_CLIENTS, HTTP1, HTTP2, QUICHE, SLOW_CLIENTS } from "./support/clients.ts";
 import { bothWays } from "./support/paced.ts";
 import { inTime, until } from "./support/poll.ts";
 import { growthDuring } from "./support/processes.ts";
@@ -254,6 +254,17 @@ describe("the fetch form", () => {
         const atOnce = await get(client, "/fails-at-once").catch(() => [0]);
         expect(atOnce[0]).toBe(kind.protocol === "HTTP/3" && ENGINE === "native" ? 500 : 0);
       });
+    });
+  }
+
+  // The parser of HTTP/1.1 refuses it, the native HTTP/3 engine says GET itself, and quinn's client sends none such.
+  for (const kind of ENGINE === "quic" ? [HTTP2, QUICHE] : [HTTP2]) {
+    test(`a method that Bun has not is 501, and no GET to the handler (RFC 9110 §9.1), ${kind.name}`, async () => {
+      await using client = await kind.open(shared.server);
+      for (const method of ["BREW", "get"]) {
+        const response = await client.request({ method, path: "/this" });
+        expect([method, response.status, await response.body.text()]).toEqual([method, 501, ""]);
+      }
     });
   }
 

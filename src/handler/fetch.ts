@@ -38,6 +38,11 @@ export function fetchHandler(fetch: FetchHandler, server: Server): ExchangeHandl
       exchange.sink.respond({ status: 400, fields: ["content-length", "0"] }, null);
       return;
     }
+    // Bun makes a GET of a method that it does not know, and of a "get", which is another (RFC 9110 §9.1).
+    if (request.method !== exchange.method) {
+      exchange.sink.respond({ status: 501, fields: ["content-length", "0"] }, null);
+      return;
+    }
     const given = fetch(request, new FetchEnv(exchange, server), new FetchContext(exchange));
     const answer = given instanceof Promise ? settledValue(given) : given;
     if (answer instanceof Promise) return answer.then((response) => send(exchange, response));
