@@ -4,14 +4,15 @@
  */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { createHash, randomBytes } from "node:crypto";
-import { existsSync } from "node:fs";
+import { existsSync, writeFileSync } from "node:fs";
 import { runDirectoryIn, tercet } from "./support/cli.ts";
 import { type Client, header } from "./support/client.ts";
 import { ALL_CLIENTS, HTTP1, HTTP2, QUICHE } from "./support/clients.ts";
 import type { Http2Client } from "./support/http2-client.ts";
 import type { QuicheClient } from "./support/http3-quiche-client.ts";
 import { until } from "./support/poll.ts";
-import { fixture, startCli, startFixture, type TestServer } from "./support/server.ts";
+import { RawConnection } from "./support/raw-connection.ts";
+import { fixture, Scratch, startCli, startFixture, type TestServer } from "./support/server.ts";
 import { sharedServer } from "./support/shared-server.ts";
 import { countsOf, readStats, type ServerStats, untilIdle, untilInFlight } from "./support/stats.ts";
 import { startVersions } from "./support/versions.ts";
@@ -280,6 +281,35 @@ test("with the HTTP/3 engine quic there is no reload, and what serves stays", as
     'reload failed, the old code still serves: in the mode "base" the HTTP/3 engine "quic" cannot share its port',
   );
   expect(await textOf(quiche, "/pid")).toBe(before);
+});
+
+describe("concurrency: what waits runs when its handler has let go", () => {
+  test("where a path might have been a file's, and while one is being sent", async () => {
+    using scratch = await Scratch.make();
+    writeFileSync(scratch.file("large.bin"), new Uint8Array(32 * 1_048_576));
+    await using server = await start({ workers: 1, concurrency: 1, static: { root: scratch.path } });
+    for (const kind of ALL_CLIENTS) {
+      await using client = await kind.open(server);
+      await using observer = await HTTP1.open(server);
+      expect(await textOf(client, "/hello")).toBe(`Hello from ${kind.protocol}!`);
+      const { body } = await client.request({ path: "/large.bin" });
+      expect(await textOf(observer, "/hello")).toBe("Hello from HTTP/1.1!");
+      expect((await body.digest()).length).toBe(32 * 1_048_576);
+    }
+  });
+
+  test("however many there are that are over as soon as they run", async () => {
+    const options = { workers: 1, concurrency: 1, queueTarget: 60_000, tls: false };
+    await using server = await start(options);
+    using first = await RawConnection.openPlain(server.port);
+    first.send("GET /wait?ms=2000 HTTP/1.1\r\nhost: localhost\r\n\r\n");
+    const others = await Promise.all(Array.from({ length: 100 }, () => RawConnection.openPlain(server.port)));
+    for (const other of others) {
+      other.send("GET /hello HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(60));
+    }
+    await Promise.all(others.map((other) => other.untilReceived(/(?:HTTP\/1\.1 200 OK.*?){60}$/s, 20_000)));
+    for (const other of others) other[Symbol.dispose]();
+  });
 });
 
 test("by the command line, with static files and compression", async () => {

@@ -56,6 +56,9 @@ export class BaseHost implements ListenerHost, LocalOwner {
   readonly #queue: WaitingQueue<LocalExchange>;
   readonly #maxRequests: number;
   readonly #events: BaseEvents;
+  /** Exchanges that the handler has. */
+  #running = 0;
+  #isRunningQueued = false;
   #draining = false;
   #onIdle: (() => void) | null = null;
   /** One for all exchanges, which saves each a closure. */
@@ -95,11 +98,6 @@ export class BaseHost implements ListenerHost, LocalOwner {
   /** Exchanges that wait. */
   get queued(): number {
     return this.#queue.length;
-  }
-
-  /** Exchanges that the handler has, or files are being sent for. */
-  get #running(): number {
-    return this.registry.size - this.#queue.length;
   }
 
   get maxBodyBytes(): number {
@@ -159,6 +157,7 @@ export class BaseHost implements ListenerHost, LocalOwner {
 
   sendFile(local: LocalExchange, head: ResponseHead, body: FileBody): void {
     this.#register(local);
+    this.#letGo(local);
     this.files.send(local, head, body).then(
       () => this.completed(local),
       (error: unknown) => this.#fileFailed(local, error),
@@ -180,10 +179,8 @@ export class BaseHost implements ListenerHost, LocalOwner {
     if (local.isRegistered) this.registry.remove(local, outcome);
     else this.registry.count(local.protocol, outcome);
     local.exchange.onAborted = null;
-    if (this.#queue.length > 0) {
-      this.#queue.withdraw(local);
-      this.#runQueued();
-    }
+    if (this.#queue.length > 0) this.#queue.withdraw(local);
+    this.#letGo(local);
     if (this.registry.size === 0) this.#onIdle?.();
   }
 
@@ -210,16 +207,33 @@ export class BaseHost implements ListenerHost, LocalOwner {
     if (!this.#queue.add(local, now())) this.fail(local, 503, "the queue is full", "rejected");
   }
 
+  /** The handler is done with it, if it had it: there may be room for another. */
+  #letGo(local: LocalExchange): void {
+    if (!local.isRunning) return;
+    local.isRunning = false;
+    this.#running--;
+    if (this.#queue.length > 0) this.#runQueued();
+  }
+
   #runQueued(): void {
-    for (const local of this.#queue) {
-      if (this.#running >= this.#mostRunning) return;
-      this.#queue.depart(local);
-      this.#run(local);
+    // Of those that are over when their handler returns: the loop that runs them goes on.
+    if (this.#isRunningQueued) return;
+    this.#isRunningQueued = true;
+    try {
+      for (const local of this.#queue) {
+        if (this.#running >= this.#mostRunning) return;
+        this.#queue.depart(local);
+        this.#run(local);
+      }
+    } finally {
+      this.#isRunningQueued = false;
     }
   }
 
   /** Most are over when their handler returns, and need not be registered. */
   #run(local: LocalExchange): void {
+    local.isRunning = true;
+    this.#running++;
     run(local, this.#handler, this.#events.log);
     if (++this.requests === this.#maxRequests) this.#events.spent();
     if (!local.over) this.#register(local);

@@ -38,6 +38,8 @@ export class LocalExchange extends HandlerExchange implements FileOwner {
   over = false;
   /** It is in its owner's registry. */
   isRegistered = false;
+  /** The handler has it. */
+  isRunning = false;
   readonly #owner: LocalOwner;
   /** The handler has nothing more to say. */
   #answered = false;
