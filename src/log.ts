@@ -17,7 +17,7 @@ export function logTo(part: string): (line: string) => void {
   };
 }
 
-/** Has a process of the application's log what nobody catches, under its name, and go on with its other requests. */
+/** Has a process log what nobody catches, and go on with its other requests. */
 export function logUncaught(log: (line: string) => void): void {
   const uncaught = (error: unknown) => log(`error that nobody has caught: ${describe(error)}`);
   process.on("uncaughtException", uncaught).on("unhandledRejection", uncaught);

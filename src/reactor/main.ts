@@ -5,7 +5,7 @@ import { dirname } from "node:path";
 import { FileAnswers } from "../files/file-answers.ts";
 import type { Certificates, Listener } from "../listeners/listener.ts";
 import { connectionOf, openListeners, reasonOf } from "../listeners/open.ts";
-import { logTo } from "../log.ts";
+import { logTo, logUncaught } from "../log.ts";
 import type { FromReactor, ReactorConfig, ReactorCounts, ToReactor } from "../manager/messages.ts";
 import { dropPrivileges } from "../manager/privileges.ts";
 import { OwnVitals } from "../vitals.ts";
@@ -148,8 +148,8 @@ process.removeAllListeners("warning");
 process.on("warning", ({ name, message }) => {
   if (name !== "ExperimentalWarning") logTo("reactor")(`warning: ${message}`);
 });
-// What an engine throws that nobody expected must not take every connection with it.
-process.on("uncaughtException", (error) => logTo("reactor")(`error: ${error.stack}`));
+// What an engine throws that nobody expected, or a `dispatch` function rejects with, must not take every connection with it.
+logUncaught(logTo("reactor"));
 process.once("message", (message: ToReactor) => {
   if (message.type === "start") start(message.config);
 });

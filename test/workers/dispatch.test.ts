@@ -75,6 +75,16 @@ describe("dispatch", () => {
     }
   });
 
+  test("a function that rejects costs no connection", async () => {
+    await using server = await startFixture("dispatch-function.ts", { options: { workers: 1 } });
+    for (const kind of ALL_CLIENTS) {
+      await using client = await kind.open(server);
+      for (let i = 0; i < 3; i++) expect(await textOf(client, "/worker?rejects")).toBe("1");
+      await server.logs(/reactor: error that nobody has caught: Error: a dispatch that rejects/);
+    }
+    expect(server.stderr).not.toContain("reactor 1 ended");
+  });
+
   test("a worker that computes gets no more until it has answered, and the others serve", async () => {
     await using server = await startFixture("server.ts", { options: { workers: 2 } });
     await using client = await HTTP2.open(server);
