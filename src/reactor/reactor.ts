@@ -170,7 +170,12 @@ export class Reactor implements ListenerHost, LinkOwner {
   /** Ends the workers, where there is nobody else to do it. */
   killWorkers(): void {
     for (const { pid } of this.#links) {
-      if (pid !== 0) process.kill(pid, "SIGKILL");
+      if (pid === 0) continue;
+      try {
+        process.kill(pid, "SIGKILL");
+      } catch {
+        // It has ended by itself, and its channel's end has not been read yet.
+      }
     }
   }
 

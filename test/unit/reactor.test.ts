@@ -1,5 +1,7 @@
-/** The parts of a reactor that need no socket: the dispatcher, its policies and its queue, and the registry. */
+/** The parts of a reactor that need no socket: the dispatcher, its policies and its queue, the registry, and the end of workers. */
 import { describe, expect, test } from "bun:test";
+import type { Socket } from "node:net";
+import { Duplex } from "node:stream";
 import fc from "fast-check";
 import type { Exchange, RequestHead } from "../../src/exchange.ts";
 import {
@@ -10,8 +12,11 @@ import {
 } from "../../src/reactor/dispatch-policy.ts";
 import { Dispatcher } from "../../src/reactor/dispatcher.ts";
 import { Flight } from "../../src/reactor/flight.ts";
+import { Reactor } from "../../src/reactor/reactor.ts";
 import { Registry } from "../../src/reactor/registry.ts";
 import { WaitingQueue } from "../../src/reactor/waiting-queue.ts";
+import type { WorkerLink } from "../../src/reactor/worker-link.ts";
+import { FrameWriter, WIRE_VERSION } from "../../src/wire/frames.ts";
 
 class Worker implements Candidate {
   readonly workerId: number;
@@ -330,4 +335,24 @@ describe("registry", () => {
       { id: 1, name: "7:3", state: "queued", protocol: "HTTP/2", method: "GET", path: "/a?b", age: 250 },
     ]);
   });
+});
+
+test("killWorkers ends every worker, though one has ended by itself and its channel is still open", async () => {
+  const limits = { ...LIMITS, maxHeaderBytes: 1, maxBodyBytes: 1, requestTimeout: 0, concurrency: 0 };
+  const policy = dispatchPolicy<WorkerLink>({ policy: "least-busy" }, true, () => {});
+  const told = { stuck: () => {}, broken: () => {}, log: () => {} };
+  const reactor = new Reactor({ limits, policy, runDirectory: "", ...told });
+  const ended = Bun.spawn(["true"]);
+  await ended.exited;
+  const working = Bun.spawn(["sleep", "60"]);
+  for (const { pid } of [ended, working]) {
+    const socket = new Duplex({ read: () => {}, write: (_chunk, _encoding, done) => done() });
+    reactor.attach(socket as Socket);
+    const hello = new FrameWriter();
+    hello.hello({ version: WIRE_VERSION, workerId: 1, pid });
+    socket.emit("data", hello.take());
+  }
+  reactor.killWorkers();
+  await working.exited;
+  expect(working.signalCode).toBe("SIGKILL");
 });
