@@ -213,7 +213,8 @@ export class Reactor implements ListenerHost, LinkOwner {
     this.connections.leave(link);
     this.#dispatcher.removeWorker(link);
     this.#employed.delete(link.pid);
-    const wasStuck = this.#stuck.delete(link.pid);
+    // Without `requestTimeout` nobody kills it for that.
+    const wasStuck = this.#stuck.delete(link.pid) && this.#limits.requestTimeout > 0;
     if (error !== null) this.log(`the channel to worker ${link.workerId} broke: ${error.message}`);
     // It would live on without one, and never get another request.
     if (error instanceof FrameError && link.pid !== 0) this.#settings.broken(link.pid);
@@ -409,7 +410,12 @@ export class Reactor implements ListenerHost, LinkOwner {
     const limit = stuckAfter(requestTimeout);
     // A worker may get stuck behind its last PONG, and not be sent anything since.
     if (link.inFlight > 0) link.ping(now);
-    if (link.silence(now) < limit || this.#stuck.has(link.pid)) return;
+    if (link.silence(now) < limit) {
+      // It goes on again, and is told of the next time, too; one that was found stuck by `requestTimeout` is being killed.
+      if (requestTimeout === 0) this.#stuck.delete(link.pid);
+      return;
+    }
+    if (this.#stuck.has(link.pid)) return;
     this.#stuck.add(link.pid);
     if (requestTimeout > 0) {
       this.#settings.stuck(link.pid);

@@ -112,6 +112,18 @@ describe("a handler that never lets go of its worker", () => {
     await server.logs(/worker \d has not answered for 5 s, since it runs GET \/spin /);
     await load.expectUnharmed();
   });
+
+  test("and a worker that went on since is like any other when it dies", async () => {
+    await using server = await startFixture("server.ts", { options: { workers: 1 } });
+    await using client = await HTTP2.open(server);
+    expect(await textOf(client, "/compute?ms=7000")).toBe("computed");
+    expect(server.stderr).toContain("has not answered for 5 s");
+    const file = server.scratch.file("killed");
+    const { status, body } = await client.request({ path: `/kill?file=${file}` });
+    await body.bytes();
+    expect(status).toBe(502);
+    expect(readFileSync(file, "latin1")).toBe("GET\n".repeat(4));
+  });
 });
 
 test("a worker that breaks the rules of the wire is replaced, and its requests end as when it dies", async () => {
