@@ -48,6 +48,8 @@ export class WorkerProcess {
   /** Null in the mode `process`. */
   #base: BaseServer | null = null;
   #progress: Progress | null = null;
+  /** Of reactors that the manager has named since the start, while there was no worker yet. */
+  readonly #named: string[] = [];
   #remains: string | null = null;
   #isLeaving = false;
   /** Resolves when work that goes on after its response is no longer waited for. */
@@ -95,7 +97,8 @@ export class WorkerProcess {
         void this.#leave(Number.POSITIVE_INFINITY);
         return;
       case "connect":
-        void this.#connect(message.socket);
+        if (this.#worker === null) this.#named.push(message.socket);
+        else void this.#connect(this.#worker, message.socket);
         return;
       case "stats":
         this.link.send({ type: "stats", call: message.call, stats: this.#stats(message.detailed) });
@@ -131,14 +134,17 @@ export class WorkerProcess {
 
   async #work(handler: ExchangeHandler, { sockets, runDirectory, maxRequests }: StartMessage): Promise<void> {
     this.#progress = Progress.open(runDirectory);
-    this.#worker = new Worker(this.#id, handler, this.#settings, maxRequests, this.#progress, {
+    const worker = new Worker(this.#id, handler, this.#settings, maxRequests, this.#progress, {
       spent: () => this.link.send({ type: "spent" }),
       // It has all the time that the manager gives it.
       retired: () => void this.#leave(Number.POSITIVE_INFINITY),
       connections: this.#hooks.connections,
       log: this.#log,
     });
-    await Promise.all(sockets.map((socket) => this.#connect(socket)));
+    this.#worker = worker;
+    // One that has taken another's place has its path.
+    const paths = new Set([...sockets, ...this.#named]);
+    await Promise.all(Array.from(paths, (path) => this.#connect(worker, path)));
   }
 
   async #listen(config: ListenConfig): Promise<void> {
@@ -149,9 +155,9 @@ export class WorkerProcess {
   }
 
   /** A reactor that cannot be reached is about to be replaced, and the manager will name the new one. */
-  async #connect(path: string): Promise<void> {
+  async #connect(worker: Worker, path: string): Promise<void> {
     try {
-      await this.#worker?.attach(await open(path));
+      await worker.attach(await open(path));
     } catch (error) {
       this.#log(`no channel to the reactor: ${(error as Error).message}`);
     }
