@@ -1,4 +1,5 @@
 /** How often requests are looked at that may be overdue. */
+import { now as clockNow } from "../clock.ts";
 
 /** Times within `requestTimeout`, but not more often than every 20 ms. */
 const CHECKS_PER_TIMEOUT = 10;
@@ -13,10 +14,10 @@ const IDLE_INTERVAL = 1000;
 export function checkRegularly(requestTimeout: number, check: (now: number) => void): void {
   const interval =
     requestTimeout === 0 ? IDLE_INTERVAL : Math.max(MIN_INTERVAL, requestTimeout / CHECKS_PER_TIMEOUT);
-  let last = Date.now();
+  let last = clockNow();
   let wasHeldUp = false;
   setInterval(() => {
-    const now = Date.now();
+    const now = clockNow();
     // After the machine stood still, requests look overdue whose answers are about to be read: they get until the next look.
     wasHeldUp = !wasHeldUp && now - last > 2 * interval;
     last = now;
