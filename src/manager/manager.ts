@@ -561,7 +561,8 @@ export class Manager implements ServerAccess {
     const before = this.#lastBusy.get(child);
     const isBusy = counts.inFlight > 0 || before === undefined || before.requests !== counts.requests;
     if (isBusy) this.#lastBusy.set(child, { requests: counts.requests, at: now });
-    else if (child === this.#workers.slots.at(-1)?.serving?.child) {
+    // A reload has a new one in its place under way, and would fail with that one's end.
+    else if (this.#reload === null && child === this.#workers.slots.at(-1)?.serving?.child) {
       this.#scaler.idles(now - before.at);
       this.#scale();
     }
