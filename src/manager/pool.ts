@@ -220,11 +220,14 @@ export class Pool<C extends PoolChild> {
     this.#isStopping = true;
     for (const slot of this.#slots) this.#cancelRestart(slot);
     const members = [...this.#members];
-    await Promise.all(members.map((member) => this.#leave(member, timeout)));
+    // One that has not begun to serve has nothing to finish, and may not hear of it while it loads.
+    const timeoutOf = ({ state }: OwnMember<C>) => (state === "starting" ? 0 : timeout);
+    await Promise.all(members.map((member) => this.#leave(member, timeoutOf(member))));
   }
 
-  /** Ends every process at once. */
+  /** Ends every process at once, for good. */
   kill(): void {
+    this.#isStopping = true;
     for (const { child } of this.#members) child.kill("SIGKILL");
   }
 

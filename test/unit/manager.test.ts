@@ -337,6 +337,15 @@ describe("pool", () => {
     expect(log).toEqual([]);
   });
 
+  test("what was killed for good is not started again", async () => {
+    const { pool, processes, log, started } = poolOf();
+    await started(2);
+    pool.kill();
+    await pool.stop(60_000);
+    expect(processes).toHaveLength(2);
+    expect(log).toEqual([]);
+  });
+
   test("one that does not finish in time is asked to leave", async () => {
     const { pool, process, started } = poolOf();
     await started(1);
