@@ -8,7 +8,8 @@ import { ALL_CLIENTS, HTTP1, HTTP2, SLOW_CLIENTS } from "./support/clients.ts";
 import { until } from "./support/poll.ts";
 import { RawConnection } from "./support/raw-connection.ts";
 import { fixture, MODE, startCli, startFixture, type TestServer } from "./support/server.ts";
-import { untilInFlight } from "./support/stats.ts";
+import { readStats, untilInFlight } from "./support/stats.ts";
+import { startVersions } from "./support/versions.ts";
 
 // Milliseconds: longer than any deadline in a test and the stop of its server, so that every failure is cleaned up.
 setDefaultTimeout(60_000);
@@ -240,5 +241,18 @@ describe("an end that is not graceful", () => {
     });
     await server.ended();
     await until("every process to end", 5_000, () => server.remaining().length === 0);
+  });
+
+  test("a shutdown amid a reload does not wait for the new code, and is no failure of it", async () => {
+    await using versions = await startVersions({ workers: 2 });
+    const { server } = versions;
+    await using client = await HTTP2.open(server);
+    versions.load("silent");
+    server.kill("SIGHUP");
+    await until("new workers", 10_000, async () => (await readStats(client)).workers.length === 4);
+    client.close();
+    await server.stop("SIGTERM", 10_000);
+    await server.logs("manager: no reload: the server is shutting down");
+    expect(server.stderr).not.toMatch(/old code|ended/);
   });
 });

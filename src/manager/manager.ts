@@ -65,6 +65,7 @@ const MAX_REQUESTS_JITTER = 0.1;
  * default, 10, it returns under load what the next request asks back, at 3 % of the reactor's time.
  */
 const PURGE_DELAY = "1000";
+const SHUTTING_DOWN = "the server is shutting down";
 const LISTENS_ALONE = 'in the mode "base" the HTTP/3 engine "quic" cannot share its port with new code';
 
 export class Manager implements ServerAccess {
@@ -275,7 +276,7 @@ export class Manager implements ServerAccess {
   async #renew(): Promise<void> {
     const { reloadStrategy, reloadTimeout } = this.#config.options;
     try {
-      if (this.#isStopping) throw new ReloadError("the server is shutting down");
+      this.#mustGoOn();
       if (!this.#isRunning) throw new ReloadError("the server has not started yet");
       if (listensAlone(this.#config)) throw new ReloadError(LISTENS_ALONE);
       this.onReloading();
@@ -283,16 +284,23 @@ export class Manager implements ServerAccess {
       const together = reloadStrategy === "all-at-once";
       // First, so that what new code hands over new code runs.
       await this.#taskWorkers?.renew(together, reloadTimeout);
+      this.#mustGoOn();
       await this.#certificates.spread(certificates, this.#reactors, () =>
         this.#workers.renew(together, reloadTimeout),
       );
       this.onReloaded(null);
     } catch (error) {
       const isExpected = error instanceof MemberError || error instanceof CertificateError;
-      const failure = isExpected ? new ReloadError(error.message) : (error as Error);
+      const reason = this.#isStopping ? SHUTTING_DOWN : (error as Error).message;
+      const failure = isExpected ? new ReloadError(reason) : (error as Error);
       this.onReloaded(failure);
       throw failure;
     }
+  }
+
+  /** @throws ReloadError where the server does not */
+  #mustGoOn(): void {
+    if (this.#isStopping) throw new ReloadError(SHUTTING_DOWN);
   }
 
   async #stop(timeout: number): Promise<void> {

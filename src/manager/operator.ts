@@ -119,10 +119,11 @@ export class Operator {
   }
 
   #reloaded(error: Error | null): void {
-    const outcome =
-      error === null ? "reloaded" : `reload failed, the old code still serves: ${error.message}`;
+    const isServing = this.#isReady && this.#manager.state !== "stopping";
+    const failed = isServing ? "reload failed, the old code still serves" : "no reload";
+    const outcome = error === null ? "reloaded" : `${failed}: ${error.message}`;
     this.#log(outcome);
-    if (!this.#isReady || this.#manager.state === "stopping") return;
+    if (!isServing) return;
     this.#systemd?.ready(error === null ? this.#summary() : outcome.replaceAll("\n", " "));
   }
 
