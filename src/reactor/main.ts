@@ -36,6 +36,7 @@ function start(config: ReactorConfig): void {
   let listeners: readonly Listener[] = [];
   // The manager is gone, killed perhaps: nobody else is left to clean up, or to end a worker that is stuck.
   process.on("disconnect", () => {
+    log("the manager has gone: the server ends");
     reactor.killWorkers();
     rmSync(config.remains, { recursive: true, force: true });
     process.exit(1);

@@ -75,7 +75,9 @@ export class WorkerProcess {
       (message) => this.#told(message),
       () => {
         // In the mode `base` there are no reactors to do it.
-        if (this.#remains !== null) rmSync(this.#remains, { recursive: true, force: true });
+        if (this.#remains === null) return;
+        this.#log("the manager has gone: the server ends");
+        rmSync(this.#remains, { recursive: true, force: true });
       },
     );
   }
