@@ -96,6 +96,11 @@ async function sectionsOf(
   return { sections, body };
 }
 
+const connectTo = (authority: string): readonly Field[] => [
+  [":method", "CONNECT"],
+  [":authority", authority],
+];
+
 async function openSession({ port }: Endpoint) {
   const session = await connectQuic(`127.0.0.1:${port}`, {
     servername: "localhost",
@@ -200,6 +205,16 @@ describe("requests and responses", () => {
     const id = peer.begin(headers(request({ method: "POST", path: "/ignore" })));
     await until("the answer", 5_000, () => peer.stream(id).ended);
     expect([peer.statuses(id), peer.body(id)]).toEqual([[200], "ignored"]);
+  });
+
+  test.each([
+    ["CONNECT, whose stream ends behind its answer (RFC 9114 §4.4)", connectTo("a.example:443"), 501],
+    ["GET", GET, 200],
+  ])("a request without an end is answered all the same: %s", async (_, fields, status) => {
+    await using peer = await RawHttp3.open(shared.server.port);
+    const id = peer.begin(headers(fields));
+    await until("the answer", 5_000, () => peer.stream(id).ended);
+    expect(peer.statuses(id)).toEqual([status]);
   });
 
   test("expect: 100-continue is answered when the handler reads (RFC 9110 §10.1.1)", async () => {

@@ -3,8 +3,10 @@ import type { ListenerHost } from "../listener.ts";
 import type { Reading } from "./body.ts";
 import type { QuicExchange } from "./exchange.ts";
 
-/** Requests of these have no body unless they begin one. */
-const BODILESS = new Set(["GET", "HEAD", "DELETE", "OPTIONS", "TRACE", "CONNECT"]);
+/** Requests of these have no body unless they begin one. A CONNECT has an end only behind its answer (RFC 9114 §4.4). */
+const BODILESS = new Set(["GET", "HEAD", "DELETE", "OPTIONS", "TRACE"]);
+/** Such a request without an end, which may have been lost on its way, is waited for so long. Milliseconds. */
+const END_WITHIN = 1000;
 
 /** Hands requests over of which only the stream can tell whether they have a body: bytes come before its end, or not. */
 export class Arrivals {
@@ -13,7 +15,12 @@ export class Arrivals {
   readonly #decide = () => {
     const undecided = this.#undecided;
     this.#undecided = [];
-    for (const arrival of undecided) arrival.decide(true);
+    for (const arrival of undecided) {
+      if (arrival.isDecided) continue;
+      // With another method a client may wait for the answer before it begins its body.
+      if (BODILESS.has(arrival.method)) setTimeout(() => arrival.decide(true), END_WITHIN);
+      else arrival.decide(true);
+    }
   };
 
   constructor(host: ListenerHost) {
@@ -22,9 +29,7 @@ export class Arrivals {
 
   /** Most streams end with their head: of those it is known in the same turn. */
   add(exchange: QuicExchange, reading: Reading): void {
-    const arrival = new Arrival(exchange, reading, this.#host);
-    // With another method a client may wait for the answer before it begins its body.
-    if (!BODILESS.has(exchange.method) && this.#undecided.push(arrival) === 1) setImmediate(this.#decide);
+    if (this.#undecided.push(new Arrival(exchange, reading, this.#host)) === 1) setImmediate(this.#decide);
   }
 }
 
@@ -44,6 +49,14 @@ class Arrival {
         if (!this.#decided) this.#exchange.brokenOff();
       },
     );
+  }
+
+  get isDecided(): boolean {
+    return this.#decided;
+  }
+
+  get method(): string {
+    return this.#exchange.method;
   }
 
   decide(hasBody: boolean): void {
