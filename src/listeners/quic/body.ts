@@ -10,6 +10,8 @@ import { Spool, type SpoolSpace } from "./spool.ts";
 const IN_MEMORY = 256 * 1024;
 /** Of a body that nobody wants, bytes that are let go by before its client is told to stop: most end within them. */
 const LET_GO_BY = 64 * 1024;
+/** The same in milliseconds, from when nobody wants it: a stream without an end would keep its connection open. */
+const LET_GO_FOR = 1000;
 
 /** What the engine gives of a stream: pieces of it, several at a time. */
 export interface Reading {
@@ -51,6 +53,8 @@ export class QuicBody implements RequestBody {
   #state: "open" | "ending" | "ended" | "lost" | "cancelled" = "open";
   #wake: (() => void) | null = null;
   #asked = false;
+  /** Runs while what nobody wants may still come to its end by itself. */
+  #patience: NodeJS.Timeout | undefined;
 
   constructor(length: number | undefined, reading: Reading, owner: BodyOwner, store: BodyStore) {
     this.length = length;
@@ -94,7 +98,10 @@ export class QuicBody implements RequestBody {
 
   cancel(): void {
     const isLong = this.#received > LET_GO_BY || (this.length ?? 0) > LET_GO_BY;
-    if (this.#state === "open" && isLong) this.#owner.stopSending();
+    if (this.#state === "open") {
+      if (isLong) this.#owner.stopSending();
+      else this.#patience = setTimeout(() => this.#owner.stopSending(), LET_GO_FOR);
+    }
     this.#drop("cancelled");
   }
 
@@ -118,11 +125,13 @@ export class QuicBody implements RequestBody {
       for (let next = await first; !next.done; next = await pieces.next()) {
         for (const piece of next.value) this.#take(piece);
       }
+      clearTimeout(this.#patience);
       if (this.#state !== "open") return;
       this.#state = "ending";
       // The engine tells of trailers after the end, in the same turn.
       setImmediate(() => this.#end());
     } catch {
+      clearTimeout(this.#patience);
       if (this.#state === "open") this.#owner.brokenOff();
     }
   }
