@@ -274,6 +274,17 @@ for (const kind of ALL_CLIENTS) {
       }
     });
 
+    test("what is destroyed before its head is no answer, where the engine can reset a stream", async () => {
+      await using client = await kind.open(shared.server);
+      const outcome = await get(client, "/destroy-unsent").then(
+        ([status]) => status,
+        () => "broken off",
+      );
+      const cannot = kind.protocol === "HTTP/3" && ENGINE === "native";
+      expect(outcome).toBe(cannot ? 500 : "broken off");
+      expect((await get(client, "/nothing").catch(() => get(client, "/nothing")))[0]).toBe(404);
+    });
+
     test("an end too many is logged and harms nobody; a timeout is told", async () => {
       await using client = await kind.open(shared.server);
       expect(await get(client, "/twice")).toEqual([200, "once"]);

@@ -255,6 +255,12 @@ export class Reactor implements ListenerHost, LinkOwner {
     this.#fail(flight, 500, reason);
   }
 
+  brokenOff(flight: Flight, reason: string): void {
+    this.log(`${requestOf(flight.exchange)}: the response ended short: ${reason}`);
+    this.#remove(flight, "failed");
+    flight.exchange.sink.abort(reason);
+  }
+
   watches(link: WorkerLink, mask: number): void {
     this.connections.listen(link, mask);
   }

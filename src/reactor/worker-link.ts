@@ -26,8 +26,10 @@ export interface LinkOwner {
   sendFile(flight: Flight, head: ResponseHead, body: FileBody): void;
   /** The last of the response has been handed to the client's side. */
   completed(flight: Flight): void;
-  /** The worker gave the exchange up. */
+  /** What the worker answered cannot be sent. */
   broken(flight: Flight, reason: string): void;
+  /** The handler ends the response short, before its head perhaps. */
+  brokenOff(flight: Flight, reason: string): void;
   /** The worker listens to what happens to connections: see wire/connections.ts. */
   watches(link: WorkerLink, mask: number): void;
   /** The worker asks how a connection is. */
@@ -227,7 +229,7 @@ export class WorkerLink implements ChannelOwner, Candidate {
         flight.wake?.();
         return;
       case FrameType.abort:
-        this.#owner.broken(flight, payload.latin1());
+        this.#owner.brokenOff(flight, payload.latin1());
         return;
       default:
         throw new FrameError(`a worker sends no frame of type ${type}`);
