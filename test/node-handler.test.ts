@@ -58,6 +58,8 @@ for (const kind of ALL_CLIENTS) {
         hasRemotePort: true,
         localPort: shared.server.port,
         encrypted: true,
+        certificate: [false, {}],
+        upgrade: false,
         sameSocket: true,
         states: [false, false, false, false, true],
       });

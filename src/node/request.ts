@@ -18,6 +18,8 @@ const VERSION = { "HTTP/1.1": [1, 1], "HTTP/2": [2, 0], "HTTP/3": [3, 0] } as co
 
 export class NodeRequest extends IncomingMessage {
   static readonly #members = ownedBy(NodeRequest.prototype);
+  /** It is not in the types. */
+  readonly upgrade = false;
   readonly #body: RequestBody | null;
   readonly #socket: NodeSocket;
   #answered = false;

@@ -9,6 +9,8 @@ import type { Exchange } from "../exchange.ts";
 export class NodeSocket extends EventEmitter {
   /** TLS, or QUIC. */
   readonly encrypted: boolean;
+  /** No client is asked for a certificate. */
+  readonly authorized = false;
   readonly remoteAddress: string;
   readonly remotePort: number;
   readonly remoteFamily: "IPv4" | "IPv6";
@@ -68,6 +70,11 @@ export class NodeSocket extends EventEmitter {
 
   address(): { port: number } {
     return { port: this.localPort };
+  }
+
+  /** Empty, as `node:tls` has it for a client that has shown none. */
+  getPeerCertificate(): object {
+    return {};
   }
 
   setNoDelay(): this {
