@@ -288,6 +288,16 @@ for (const kind of RESETTING_CLIENTS) {
   });
 }
 
+for (const path of ["/sse/fails", "/sse/ended"]) {
+  test(`an event stream is closed when its response ends without it, ${path}`, async () => {
+    await using client = await HTTP1.open(shared.server);
+    const before = await json<number>(client, "/sse/closed");
+    const response = await client.request({ path });
+    await response.body.bytes().catch(() => {});
+    await until("the stream's end", 5_000, async () => (await json<number>(client, "/sse/closed")) > before);
+  });
+}
+
 describe("trailers (RFC 9110 §6.5)", () => {
   const errors = [
     'TypeError: trailer: "content-length" is for the head (RFC 9110 §6.5.1)',

@@ -1,7 +1,7 @@
 /** Server-sent events (HTML, "Server-sent events"): a response that never ends by itself. */
 import type { Exchange } from "../exchange.ts";
 import { fieldValue } from "../http/fields.ts";
-import { onAbort } from "./request.ts";
+import { onOver } from "./request.ts";
 
 export interface ServerSentEvent {
   /** Each line becomes a `data` line; an object is sent as JSON. */
@@ -29,7 +29,7 @@ const HEARTBEAT = 15_000;
 const LINE_END = /\r\n|\r|\n/;
 
 export class EventStream {
-  /** Resolves when the stream is over: closed here, or its client has left. */
+  /** Resolves when the stream is over: closed here, or its client has left, or its response was ended otherwise. */
   readonly closed: Promise<void>;
   /** The id of the last event that the client saw before it connected again; empty where it is new. */
   readonly lastEventId: string;
@@ -49,7 +49,9 @@ export class EventStream {
       this.#settle = resolve;
     });
     if (heartbeat > 0) this.#heartbeat = setInterval(() => void this.comment(""), heartbeat);
-    onAbort(exchange, () => this.#over());
+    // Its handler may fail, or end the response itself, and the client may have left before.
+    if (exchange.aborted) this.#over();
+    else onOver(exchange, () => this.#over());
   }
 
   /** Events can still be sent. */

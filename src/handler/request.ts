@@ -244,12 +244,10 @@ export class HttpRequest {
     if (this.#body !== null || this.#content !== null) throw new TypeError("form: the body is read already");
     const { body } = this.#exchange;
     if (body === null) throw new HttpError(400, "there is no form: the body is empty");
-    const before = this.#exchange.onOver;
-    this.#exchange.onOver = () => {
-      before?.();
+    onOver(this.#exchange, () => {
       this.#isOver = true;
       this.#release();
-    };
+    });
     const { receiveMultipart } = await import("./multipart.ts");
     const { fields, files } = await receiveMultipart(
       body,
@@ -282,6 +280,15 @@ export function onAbort(exchange: Exchange, told: () => void): void {
   const before = exchange.onAborted;
   exchange.onAborted = () => {
     before?.(exchange);
+    told();
+  };
+}
+
+/** Calls `told` once when nothing more of the response can be sent; see `Exchange.onOver`. */
+export function onOver(exchange: Exchange, told: () => void): void {
+  const before = exchange.onOver;
+  exchange.onOver = () => {
+    before?.();
     told();
   };
 }
