@@ -210,7 +210,7 @@ export class HttpResponse {
       throw new RangeError(`redirect: ${status} is none of ${[...REDIRECTS].join(", ")}`);
     }
     const uri = location.toWellFormed().replace(NOT_IN_URI, encodeURIComponent);
-    this.status(status).header("location", uri).end();
+    this.header("location", uri).status(status).end();
   }
 
   /**

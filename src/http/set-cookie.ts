@@ -30,6 +30,8 @@ const MAX_ATTRIBUTE_BYTES = 1024;
  */
 export function setCookieOf(name: string, value: string, options: CookieOptions): string {
   const { secure = false, path = "/", domain, sameSite, partitioned = false } = options;
+  // "undefined" would be sent, and be a value like any other.
+  if (value == null) throw wrong(name, `has the value ${value}`);
   const prefix = name.toLowerCase();
   if (prefix.startsWith("__secure-") && !secure) throw wrong(name, "needs secure: true, as its prefix says");
   if (prefix.startsWith("__host-") && (!secure || path !== "/" || domain !== undefined)) {
