@@ -334,6 +334,7 @@ export class Server {
     this.#operator?.stopping();
     try {
       await this.#manager.stop(resolveOptions(this.#options).shutdownTimeout);
+      this.#operator?.alone();
       await this.#emit("shutdown");
     } finally {
       this.#operator?.close();

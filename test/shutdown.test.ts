@@ -221,6 +221,19 @@ describe("an end that is not graceful", () => {
     });
   }
 
+  test("a second signal ends a server whose listener of shutdown never finishes", async () => {
+    await using server = await startFixture("events.ts", { env: { TERCET_TEST_ENDLESS: "1" } });
+    server.kill("SIGTERM");
+    await server.prints("event shutdown");
+    // One that comes with the first is the first: it is sent until one comes later.
+    await until("an end", 5_000, () => {
+      server.kill("SIGTERM");
+      return server.hasExited;
+    });
+    expect(await server.ended()).toBe(1);
+    await server.logs('given up at shutdown: a listener of "shutdown" has not finished');
+  });
+
   test("a second signal ends at once what the first is waiting for", async () => {
     await using server = await startFixture("server.ts", { options: { shutdownTimeout: 60_000 } });
     await using client = await HTTP2.open(server);

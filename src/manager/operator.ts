@@ -35,6 +35,8 @@ export class Operator {
   #control: ControlServer | null = null;
   #isReady = false;
   #isLeaving = false;
+  /** Only listeners of "shutdown" are waited for. */
+  #isAlone = false;
   #isClosed = false;
 
   constructor(
@@ -58,7 +60,7 @@ export class Operator {
     this.#systemd = Systemd.open((watchdog) => this.#isWell(watchdog), log);
     this.#offSignals = onSignals({
       leave: () => this.#leave(),
-      leaveAtOnce: () => manager.kill(),
+      leaveAtOnce: () => this.#leaveAtOnce(),
       // How it went is told by `reloaded`.
       reload: () => void manager.reload().catch(() => {}),
     });
@@ -94,6 +96,11 @@ export class Operator {
     this.#systemd?.stopping();
   }
 
+  /** Every other process has left, and the server's listeners of "shutdown" are told. */
+  alone(): void {
+    this.#isAlone = true;
+  }
+
   /** All is over. Those who asked for it learn it by the end of their connection. */
   close(): void {
     if (this.#isClosed) return;
@@ -116,6 +123,13 @@ export class Operator {
         process.exit(1);
       },
     );
+  }
+
+  #leaveAtOnce(): void {
+    this.#manager.kill();
+    if (!this.#isAlone) return;
+    this.#log('given up at shutdown: a listener of "shutdown" has not finished');
+    process.exit(1);
   }
 
   #reloaded(error: Error | null): void {
