@@ -252,6 +252,37 @@ describe("a reload", () => {
   });
 });
 
+describe("plain HTTP/1.1", () => {
+  const get = "GET /pid HTTP/1.1\r\nHost: a\r\n\r\n";
+
+  test("shares its port, too", async () => {
+    for (const options of [{ workers: 2 }, { mode: "process", reactors: 2 }]) {
+      await using server = await start({ ...options, tls: false });
+      using connection = await RawConnection.openPlain(server.port);
+      connection.send(get);
+      expect(await connection.untilReceived(/\d+$/)).toStartWith("HTTP/1.1 200 ");
+    }
+  });
+
+  test("a reload closes no idle connection under a request", async () => {
+    await using server = await start({ workers: 1, tls: false });
+    using connection = await RawConnection.openPlain(server.port);
+    connection.send(get);
+    const first = await connection.untilReceived(/\d+$/);
+    server.kill("SIGHUP");
+    await server.logs("reloaded");
+    connection.send(get);
+    const second = (await connection.untilClosed()).slice(first.length);
+    expect(second).toStartWith("HTTP/1.1 200 ");
+    expect(second).toMatch(/^connection: close\r$/im);
+    expect(second.match(/\d+$/)?.[0]).toBe(first.match(/\d+$/)?.[0] as string);
+    using other = await RawConnection.openPlain(server.port);
+    other.send(get);
+    expect((await other.untilReceived(/\d+$/)).match(/\d+$/)?.[0]).not.toBe(first.match(/\d+$/)?.[0]);
+    expect(server.stderr).not.toContain("Error");
+  });
+});
+
 test("a reload to code that cannot listen fails, and what serves stays", async () => {
   for (const reloadStrategy of ["all-at-once", "one-at-a-time"]) {
     await using versions = await startVersions({ mode: "base", workers: 2, reloadStrategy });

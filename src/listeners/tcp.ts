@@ -21,6 +21,7 @@ import {
   type ListenerOptions,
   plainAddress,
 } from "./listener.ts";
+import { listenPlain } from "./plain-listen.ts";
 import type { ConnectionFacts } from "./tcp-exchange.ts";
 
 /** Of a GOAWAY that refuses no stream yet. */
@@ -63,8 +64,11 @@ class TcpListener implements Listener {
   /** By server name, as in `Certificates`. */
   #named: ReadonlyMap<string, SecureContext> = new Map();
   #altSvc: string | null = null;
+  /** Takes no more connections, and closes none: the server's own `close` closes idle ones. */
+  #stopListening: (() => void) | null = null;
   #connectionCount = 0;
   #draining: "at once" | "gently" | null = null;
+  readonly #drained = Promise.withResolvers<void>();
 
   constructor(options: ListenerOptions, host: ListenerHost) {
     this.#host = host;
@@ -80,16 +84,22 @@ class TcpListener implements Listener {
   }
 
   listen(options: ListenerOptions): Promise<Listener> {
-    const { host, port, reusePort } = options;
+    const server = this.#server;
     return new Promise((resolve, reject) => {
-      this.#server.once("error", reject);
-      this.#server.listen({ host, port, reusePort }, () => {
-        this.#server.off("error", reject);
-        this.#server.on("error", (error) => this.#host.log(`TCP listener: ${error.message}`));
-        this.port = (this.#server.address() as AddressInfo).port;
+      server.once("error", reject);
+      server.once("listening", () => {
+        server.off("error", reject);
+        server.on("error", (error) => this.#host.log(`TCP listener: ${error.message}`));
+        this.port = (server.address() as AddressInfo).port;
         this.#altSvc = this.#altSvcOf?.(this.port) ?? null;
         resolve(this);
       });
+      const { host, port, reusePort } = options;
+      if (options.tls === null) this.#stopListening = listenPlain(server, { host, port, reusePort });
+      else {
+        server.listen({ host, port, reusePort });
+        this.#stopListening = () => NetServer.prototype.close.call(server);
+      }
     });
   }
 
@@ -102,19 +112,17 @@ class TcpListener implements Listener {
 
   drain(gently: boolean): Promise<void> {
     this.#draining = gently ? "gently" : "at once";
-    const { promise: closed, resolve } = Promise.withResolvers<void>();
-    // The server's own `close` closes idle connections, too.
-    const close = gently ? NetServer.prototype.close : this.#server.close;
-    close.call(this.#server, () => resolve());
+    this.#stopListening?.();
+    if (this.#sessions.size + this.#sockets.size === 0) this.#drained.resolve();
     if (gently) {
       for (const session of this.#sessions.keys()) this.#end(session);
-      return closed;
+      return this.#drained.promise;
     }
     for (const session of this.#sessions.keys()) session.close();
     for (const [socket, connection] of this.#sockets) {
       if (connection.open === 0) socket.destroy();
     }
-    return closed;
+    return this.#drained.promise;
   }
 
   async close(): Promise<void> {
@@ -189,7 +197,10 @@ class TcpListener implements Listener {
       session.setTimeout(options.keepAliveTimeout, () => {
         if (connection.open === 0) session.close();
       });
-      session.on("close", () => this.#sessions.delete(session));
+      session.on("close", () => {
+        this.#sessions.delete(session);
+        this.#leftOne();
+      });
       session.on("error", () => session.destroy());
     });
     server.on("sessionError", () => {});
@@ -203,12 +214,19 @@ class TcpListener implements Listener {
   #connected(socket: Socket): Connection {
     const connection = this.#connection(socket);
     this.#sockets.set(socket, connection);
-    socket.once("close", () => this.#sockets.delete(socket));
+    socket.once("close", () => {
+      this.#sockets.delete(socket);
+      this.#leftOne();
+    });
     socket.setTimeout(this.#keepAliveTimeout);
     socket.on("timeout", () => {
       if (connection.open === 0) socket.destroy();
     });
     return connection;
+  }
+
+  #leftOne(): void {
+    if (this.#draining !== null && this.#sessions.size + this.#sockets.size === 0) this.#drained.resolve();
   }
 
   #request(request: IncomingMessage, response: ServerResponse): void {
