@@ -1,10 +1,13 @@
 /** Every limit: what is over it is refused with the status of its own, and what is under it is not. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { once } from "node:events";
 import { existsSync } from "node:fs";
+import net from "node:net";
 import { type Client, type ClientRequest, type ClientResponse, header } from "./support/client.ts";
 import { ALL_CLIENTS, HTTP1, HTTP2, RESETTING_CLIENTS, SLOW_CLIENTS } from "./support/clients.ts";
 import { inTime, until } from "./support/poll.ts";
 import { RawConnection } from "./support/raw-connection.ts";
+import { Frame2, RawHttp2 } from "./support/raw-http2.ts";
 import { MODE, startFixture } from "./support/server.ts";
 import { sharedServer } from "./support/shared-server.ts";
 import { expectCutShort } from "./support/short.ts";
@@ -246,6 +249,35 @@ describe("keepAliveTimeout", () => {
     expect(await busy.untilReceived(/\r\n\r\n/)).toContain(" 200 ");
     uploading.send("more");
     expect(await uploading.untilReceived(/"length":8/)).toContain('"length":4');
+  });
+
+  test("what is less than a request keeps no connection, over TLS and plain", async () => {
+    const options = { keepAliveTimeout: 1_500 };
+    await using server = await startFixture("server.ts", { options });
+    await using plain = await startFixture("server.ts", { options: { ...options, tls: false } });
+    const untouched = net.connect(server.port, "127.0.0.1").resume();
+    using head = await RawConnection.open(server.port);
+    head.send("GET /");
+    using later = await RawConnection.open(server.port);
+    later.send("GET /hello HTTP/1.1\r\nHost: a\r\n\r\nGET /");
+    using plainHead = await RawConnection.openPlain(plain.port);
+    plainHead.send("GET /");
+    using pinging = await RawHttp2.open(server.port);
+    using block = await RawHttp2.open(server.port);
+    block.frame(Frame2.headers, 0, 1, Buffer.from([0, 1, 0x61, 1, 0x62]));
+    const dribble = setInterval(() => {
+      for (const each of [head, later, plainHead]) each.send("a");
+      pinging.frame(Frame2.ping, 0, 0, Buffer.alloc(8));
+      block.frame(Frame2.continuation, 0, 1, Buffer.from([0, 1, 0x61, 1, 0x62]));
+    }, 200);
+    try {
+      await Promise.all([head, later, plainHead, pinging, block].map((each) => each.untilClosed()));
+      if (!untouched.closed)
+        await inTime("the close of what began no handshake", 5_000, once(untouched, "close"));
+    } finally {
+      clearInterval(dribble);
+      untouched.destroy();
+    }
   });
 
   test("an idle HTTP/2 connection is closed, a busy one is not", async () => {

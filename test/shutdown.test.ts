@@ -1,18 +1,28 @@
 /** The end of a server: what is in flight finishes, and nothing is left behind. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { createSocket } from "node:dgram";
+import { once } from "node:events";
 import { existsSync } from "node:fs";
 import net from "node:net";
 import type { Client } from "./support/client.ts";
 import { ALL_CLIENTS, HTTP1, HTTP2, SLOW_CLIENTS } from "./support/clients.ts";
+import type { Field } from "./support/http3-frames.ts";
 import { until } from "./support/poll.ts";
 import { RawConnection } from "./support/raw-connection.ts";
+import { Frame2, RawHttp2 } from "./support/raw-http2.ts";
 import { fixture, MODE, startCli, startFixture, type TestServer } from "./support/server.ts";
 import { readStats, untilInFlight } from "./support/stats.ts";
 import { startVersions } from "./support/versions.ts";
 
 // Milliseconds: longer than any deadline in a test and the stop of its server, so that every failure is cleaned up.
 setDefaultTimeout(60_000);
+
+const HELLO: readonly Field[] = [
+  [":method", "GET"],
+  [":scheme", "https"],
+  [":authority", "localhost"],
+  [":path", "/hello"],
+];
 
 /** Both ports can be bound. A process shows as ended a moment before its last thread has let go of its sockets. */
 function bindable(port: number): Promise<boolean> {
@@ -143,6 +153,62 @@ describe("a graceful shutdown", () => {
       for (const client of clients) await client.close();
     }
   });
+
+  test("connections that have come to no request do not hold it up, nor does a client that leaves its side open", async () => {
+    await using server = await startFixture("server.ts");
+    const connected = net.connect(server.port, "127.0.0.1").resume();
+    await once(connected, "connect");
+    using greeting = await RawConnection.open(server.port);
+    greeting.send("GET / HTTP/1.1\r\nHo");
+    using silent = await RawConnection.open(server.port, "h2");
+    using begun = await RawHttp2.open(server.port);
+    begun.frame(Frame2.headers, 0, 1, Buffer.from([0]));
+    using held = await RawHttp2.open(server.port, { allowHalfOpen: true });
+    held.begin(HELLO);
+    await using observer = await HTTP2.open(server);
+    await until(
+      "the request",
+      5_000,
+      async () => (await readStats(observer)).reactors[0]?.protocols["HTTP/2"]?.completed,
+    );
+    const stopping = performance.now();
+    server.kill("SIGTERM");
+    await Promise.all([greeting.untilClosed(), silent.untilClosed(), begun.untilClosed()]);
+    await endedCleanly(server);
+    expect(performance.now() - stopping).toBeLessThan(4_000);
+    connected.destroy();
+  });
+
+  const BYTES = 12_000_000;
+  for (const kind of ["plain HTTP/1.1", "HTTP/1.1", "HTTP/2"]) {
+    test(`a response in one piece that a slow client is still reading arrives whole, ${kind}`, async () => {
+      const options = { mode: "base", compression: false, ...(kind === "plain HTTP/1.1" && { tls: false }) };
+      await using server = await startFixture("server.ts", { options });
+      const path = `/at-once?bytes=${BYTES}`;
+      const stopsWhileUnread = async (connection: { pause(): void; resume(): void }) => {
+        connection.pause();
+        await Bun.sleep(500);
+        server.kill("SIGTERM");
+        await Bun.sleep(500);
+        connection.resume();
+      };
+      if (kind === "HTTP/2") {
+        using connection = await RawHttp2.open(server.port);
+        connection.widen();
+        const stream = connection.begin([...HELLO.slice(0, 3), [":path", path]]);
+        await stopsWhileUnread(connection);
+        await connection.untilClosed();
+        expect(connection.lengthOf(stream)).toBe(BYTES);
+      } else {
+        using connection = await RawConnection[kind === "HTTP/1.1" ? "open" : "openPlain"](server.port);
+        connection.send(`GET ${path} HTTP/1.1\r\nHost: a\r\n\r\n`);
+        await stopsWhileUnread(connection);
+        const received = await connection.untilClosed();
+        expect(received.length - received.indexOf("\r\n\r\n") - 4).toBe(BYTES);
+      }
+      await endedCleanly(server);
+    });
+  }
 
   test("no new connection is taken, and HTTP/1.1 is told that the connection closes", async () => {
     await using server = await startFixture("server.ts");

@@ -1,5 +1,10 @@
 /** A stream of HTTP/2 (`node:http2`) as an exchange. */
-import { constants, type IncomingHttpHeaders, type ServerHttp2Stream } from "node:http2";
+import {
+  constants,
+  type IncomingHttpHeaders,
+  type ServerHttp2Session,
+  type ServerHttp2Stream,
+} from "node:http2";
 import type { Exchange, ExchangeId, Fields, FileBody, RequestBody, ResponseHead, Sink } from "../exchange.ts";
 import { sendFile } from "../files/send.ts";
 import { contentLength, fieldValue, readRequestSection, trailersOf } from "../http/fields.ts";
@@ -7,6 +12,9 @@ import { forbidsBody } from "../http/semantics.ts";
 import { ReadableBody } from "./readable-body.ts";
 import { sectionOf } from "./section.ts";
 import { type ConnectionFacts, TcpExchange } from "./tcp-exchange.ts";
+
+/** By which Bun's `node:http2` keeps the engine of a session. */
+const ENGINE: unique symbol = Symbol.for("::bunhttp2native::") as never;
 
 export class Http2Exchange extends TcpExchange implements Exchange, Sink {
   readonly protocol = "HTTP/2";
@@ -131,4 +139,10 @@ export function rawHeaders(headers: IncomingHttpHeaders, raw: unknown): readonly
   return Object.entries(headers).flatMap(([name, value]) =>
     [value ?? ""].flat().flatMap((single) => [name, String(single)]),
   );
+}
+
+/** Bytes that wait for the client to take more. Bun tells of them nowhere else, and drops them when it closes the session. */
+export function unwrittenBytes(session: ServerHttp2Session): number {
+  const engine = (session as { [ENGINE]?: { bufferSize(): number } | null })[ENGINE];
+  return engine?.bufferSize() ?? 0;
 }

@@ -12,7 +12,7 @@ import { createSecureContext, type SecureContext, type Server as TlsServer } fro
 import type { Protocol } from "../exchange.ts";
 import type { ConnectionLimits } from "./connection-limits.ts";
 import { gatherWrites, Http1Exchange } from "./http1.ts";
-import { Http2Exchange, rawHeaders } from "./http2.ts";
+import { Http2Exchange, rawHeaders, unwrittenBytes } from "./http2.ts";
 import {
   type Certificates,
   engineHeaderBytes,
@@ -28,6 +28,10 @@ import type { ConnectionFacts } from "./tcp-exchange.ts";
 const LAST_STREAM_ID = 2 ** 31 - 1;
 /** Milliseconds between that and the one that does: more than a round trip. */
 const GOAWAY_NOTICE = 1000;
+/** Milliseconds that a client is given to close its side of a connection that is over. */
+const CLOSE_WITHIN = 1000;
+/** Milliseconds between two looks whether all of a connection that is over has been written. */
+const LOOKS_EVERY = 50;
 
 export function listenTcp(options: ListenerOptions, host: ListenerHost): Promise<Listener> {
   const listener = new TcpListener(options, host);
@@ -37,6 +41,17 @@ export function listenTcp(options: ListenerOptions, host: ListenerHost): Promise
 /** What is kept of a connection from request to request. */
 interface Connection {
   readonly facts: ConnectionFacts;
+  readonly socket: Socket;
+  /** Runs while no request is open, from before the TLS handshake on; what is less than a request does not wind it up. */
+  readonly idle: ReturnType<typeof setTimeout>;
+  /** Of HTTP/2, once it has begun. */
+  session: ServerHttp2Session | null;
+  /** Of HTTP/2: that of the last request. */
+  lastStream: number;
+  /** Of HTTP/2: further streams are refused. */
+  isLeaving: boolean;
+  /** Of HTTP/2: bytes that were still to be written when it was last found idle. */
+  unwritten: number;
   /** Requests so far. */
   requests: number;
   /** Those that are not over. */
@@ -57,14 +72,13 @@ class TcpListener implements Listener {
   readonly #keepAliveTimeout: number;
   readonly #limits: ConnectionLimits;
   readonly #maxRequests: number;
-  /** Connections of HTTP/2. */
+  readonly #connections = new Map<Socket, Connection>();
+  /** Those of HTTP/2. */
   readonly #sessions = new Map<ServerHttp2Session, Connection>();
-  /** Connections of HTTP/1.1. */
-  readonly #sockets = new Map<Socket, Connection>();
   /** By server name, as in `Certificates`. */
   #named: ReadonlyMap<string, SecureContext> = new Map();
   #altSvc: string | null = null;
-  /** Takes no more connections, and closes none: the server's own `close` closes idle ones. */
+  /** Takes no more connections. The server's own `close` cuts off responses, too, that are not all written. */
   #stopListening: (() => void) | null = null;
   #connectionCount = 0;
   #draining: "at once" | "gently" | null = null;
@@ -80,7 +94,9 @@ class TcpListener implements Listener {
     this.protocols = options.tls === null ? ["HTTP/1.1"] : ["HTTP/1.1", "HTTP/2"];
     this.#server = options.tls === null ? this.#plain(options) : this.#secure(options, options.tls);
     // Over TLS it is told before the handshake, which is the dear part of a connection.
-    this.#server.on("connection", (socket: Socket) => this.#admit(socket));
+    this.#server.on("connection", (socket: Socket) => {
+      if (this.#admit(socket)) this.#connected(socket);
+    });
   }
 
   listen(options: ListenerOptions): Promise<Listener> {
@@ -113,28 +129,28 @@ class TcpListener implements Listener {
   drain(gently: boolean): Promise<void> {
     this.#draining = gently ? "gently" : "at once";
     this.#stopListening?.();
-    if (this.#sessions.size + this.#sockets.size === 0) this.#drained.resolve();
-    if (gently) {
-      for (const session of this.#sessions.keys()) this.#end(session);
-      return this.#drained.promise;
+    for (const connection of [...this.#connections.values()]) {
+      if (connection.session !== null) {
+        if (gently) this.#end(connection);
+        else this.#leave(connection);
+      } else if (!gently && connection.open === 0) connection.socket.destroy();
     }
-    for (const session of this.#sessions.keys()) session.close();
-    for (const [socket, connection] of this.#sockets) {
-      if (connection.open === 0) socket.destroy();
-    }
+    if (this.#connections.size === 0) this.#drained.resolve();
     return this.#drained.promise;
   }
 
   async close(): Promise<void> {
     this.#server.close();
     for (const session of this.#sessions.keys()) session.destroy();
-    for (const socket of this.#sockets.keys()) socket.destroy();
+    for (const socket of this.#connections.keys()) socket.destroy();
   }
 
-  #admit(socket: Socket): void {
+  #admit(socket: Socket): boolean {
     const address = plainAddress(socket.remoteAddress ?? "");
-    if (this.#limits.admit(address)) socket.once("close", () => this.#limits.release(address));
+    const isAdmitted = this.#limits.admit(address);
+    if (isAdmitted) socket.once("close", () => this.#limits.release(address));
     else socket.destroy();
+    return isAdmitted;
   }
 
   #plain(options: ListenerOptions): Server {
@@ -142,9 +158,6 @@ class TcpListener implements Listener {
     server.keepAliveTimeout = options.keepAliveTimeout;
     // How many lines there may be follows from `maxHeaderBytes`, which counts 32 for each.
     server.maxHeadersCount = 0;
-    server.on("connection", (socket: Socket) => {
-      if (!socket.destroyed) this.#connected(socket);
-    });
     // With no listener the engine closes each connection on which nothing moves, one that waits for a handler too.
     server.on("timeout", () => {});
     server.on("request", (request, response) => this.#request(request, response));
@@ -179,7 +192,6 @@ class TcpListener implements Listener {
       gatherWrites(socket);
       // Bun writes a head, and nothing else, as a string: without this in UTF-8, but fields are latin1.
       socket.setDefaultEncoding("latin1");
-      this.#connected(socket);
     });
     for (const event of ["request", "checkExpectation"]) {
       server.on(event, (request: IncomingMessage, response: ServerResponse) =>
@@ -192,16 +204,17 @@ class TcpListener implements Listener {
       this.#stream(stream as ServerHttp2Stream, headers, flags, raw);
     });
     server.on("session", (session) => {
-      const connection = this.#connection(session.socket as Socket);
+      // A proxy, which keeps `destroy` from us, for the socket that was told of.
+      const connection = this.#connections.get(session.socket?.valueOf() as Socket);
+      if (connection === undefined) {
+        session.destroy();
+        return;
+      }
+      connection.session = session;
       this.#sessions.set(session, connection);
-      session.setTimeout(options.keepAliveTimeout, () => {
-        if (connection.open === 0) session.close();
-      });
-      session.on("close", () => {
-        this.#sessions.delete(session);
-        this.#leftOne();
-      });
+      session.on("close", () => this.#sessions.delete(session));
       session.on("error", () => session.destroy());
+      if (this.#draining !== null) this.#end(connection);
     });
     server.on("sessionError", () => {});
     server.on("tlsClientError", (_error, socket) => socket.destroy());
@@ -210,28 +223,54 @@ class TcpListener implements Listener {
     return server;
   }
 
-  /** A connection of HTTP/1.1. It is timed here, because `node:http2` leaves those that it accepts open for good. */
   #connected(socket: Socket): Connection {
-    const connection = this.#connection(socket);
-    this.#sockets.set(socket, connection);
+    const connection: Connection = {
+      facts: {
+        session: String(++this.#connectionCount),
+        remoteAddress: plainAddress(socket.remoteAddress ?? ""),
+        remotePort: socket.remotePort ?? 0,
+        localPort: this.port,
+        scheme: this.#scheme,
+      },
+      socket,
+      // Not the engine's: over TLS those of HTTP/1.1 begin anew with each byte, and those of HTTP/2 with each frame.
+      idle: setTimeout(() => this.#isIdle(connection), this.#keepAliveTimeout),
+      session: null,
+      lastStream: 0,
+      isLeaving: false,
+      unwritten: 0,
+      requests: 0,
+      open: 0,
+      latest: null,
+      ending: null,
+    };
+    this.#connections.set(socket, connection);
     socket.once("close", () => {
-      this.#sockets.delete(socket);
-      this.#leftOne();
-    });
-    socket.setTimeout(this.#keepAliveTimeout);
-    socket.on("timeout", () => {
-      if (connection.open === 0) socket.destroy();
+      clearTimeout(connection.idle);
+      this.#connections.delete(socket);
+      if (this.#draining !== null && this.#connections.size === 0) this.#drained.resolve();
     });
     return connection;
   }
 
-  #leftOne(): void {
-    if (this.#draining !== null && this.#sessions.size + this.#sockets.size === 0) this.#drained.resolve();
+  #isIdle(connection: Connection): void {
+    const { session, socket, unwritten } = connection;
+    // The end of the last request starts it again.
+    if (connection.open > 0) return;
+    if (session === null) {
+      socket.destroy();
+      return;
+    }
+    connection.unwritten = unwrittenBytes(session);
+    // Streams are over when their last piece is handed over. Who has taken none of it since is not reading.
+    if (connection.unwritten === 0) this.#leave(connection);
+    else if (connection.unwritten === unwritten) socket.destroy();
+    else connection.idle.refresh();
   }
 
   #request(request: IncomingMessage, response: ServerResponse): void {
     const { socket } = request;
-    const connection = this.#sockets.get(socket) ?? this.#connected(socket);
+    const connection = this.#connections.get(socket) ?? this.#connected(socket);
     const id = this.#host.nextId();
     const stream = connection.requests++;
     const isLast = connection.requests >= this.#maxRequests;
@@ -245,9 +284,11 @@ class TcpListener implements Listener {
     response.once("close", () => {
       if (--connection.open > 0) return;
       connection.latest = null;
+      connection.idle.refresh();
       if (connection.ending !== null) connection.ending();
       // One that was not told may send its next request at this moment.
       else if (isTold || this.#draining === "at once") socket.end();
+      if (this.#draining === "at once") destroySoon(socket);
     });
     this.#host.accept(
       new Http1Exchange(id, connection.facts, stream, request, response, this.#altSvc, closing),
@@ -256,7 +297,7 @@ class TcpListener implements Listener {
 
   /** What came is no HTTP/1.1. Whole requests before it are answered first: its own answer would be taken for theirs. */
   #refuse(error: Error & { code?: string }, socket: Socket): void {
-    const connection = this.#sockets.get(socket);
+    const connection = this.#connections.get(socket);
     const latest = connection?.latest ?? null;
     if (connection === undefined || latest === null || error.code === "HPE_INVALID_EOF_STATE") {
       refuseGarbage(error, socket);
@@ -276,11 +317,19 @@ class TcpListener implements Listener {
       stream.destroy();
       return;
     }
+    if (connection.isLeaving) {
+      stream.on("error", () => {});
+      stream.close(constants.NGHTTP2_REFUSED_STREAM);
+      return;
+    }
+    connection.lastStream = stream.id as number;
     connection.open++;
     stream.once("close", () => {
-      connection.open--;
+      if (--connection.open > 0) return;
+      connection.idle.refresh();
+      this.#closeIfOver(connection);
     });
-    if (++connection.requests === this.#maxRequests) this.#end(stream.session as ServerHttp2Session);
+    if (++connection.requests === this.#maxRequests) this.#end(connection);
     const id = this.#host.nextId();
     this.#host.accept(
       new Http2Exchange(id, connection.facts, stream, flags, rawHeaders(headers, raw), this.#altSvc),
@@ -288,27 +337,39 @@ class TcpListener implements Listener {
   }
 
   /** Tells that the connection ends, and ends it when what its client had sent by then has come: RFC 9113 §6.8. */
-  #end(session: ServerHttp2Session): void {
-    session.goaway(constants.NGHTTP2_NO_ERROR, LAST_STREAM_ID);
-    const timer = setTimeout(() => session.close(), GOAWAY_NOTICE);
-    session.once("close", () => clearTimeout(timer));
+  #end(connection: Connection): void {
+    connection.session?.goaway(constants.NGHTTP2_NO_ERROR, LAST_STREAM_ID);
+    const timer = setTimeout(() => this.#leave(connection), GOAWAY_NOTICE);
+    connection.socket.once("close", () => clearTimeout(timer));
   }
 
-  #connection(socket: Socket): Connection {
-    return {
-      facts: {
-        session: String(++this.#connectionCount),
-        remoteAddress: plainAddress(socket.remoteAddress ?? ""),
-        remotePort: socket.remotePort ?? 0,
-        localPort: this.port,
-        scheme: this.#scheme,
-      },
-      requests: 0,
-      open: 0,
-      latest: null,
-      ending: null,
-    };
+  /** Tells which streams are still answered, and ends the connection when they are over. */
+  #leave(connection: Connection): void {
+    const { session } = connection;
+    if (session === null || session.destroyed || connection.isLeaving) return;
+    connection.isLeaving = true;
+    if (!this.#closeIfOver(connection)) session.goaway(constants.NGHTTP2_NO_ERROR, connection.lastStream);
   }
+
+  /** The session's own `close` would not wait for a request of which only a part has come, nor for what is still to be written. */
+  #closeIfOver(connection: Connection): boolean {
+    const { session, socket } = connection;
+    if (session === null || session.destroyed || !connection.isLeaving || connection.open > 0) return false;
+    if (unwrittenBytes(session) > 0) {
+      // Nothing tells when they are.
+      setTimeout(() => this.#closeIfOver(connection), LOOKS_EVERY);
+      return false;
+    }
+    session.destroy();
+    destroySoon(socket);
+    return true;
+  }
+}
+
+/** For a client that does not close its side of a connection, or has vanished. */
+function destroySoon(socket: Socket): void {
+  const timer = setTimeout(() => socket.destroy(), CLOSE_WITHIN);
+  socket.once("close", () => clearTimeout(timer));
 }
 
 /** What is no HTTP/1.1 gets the status that says so, and the connection closes: RFC 9112 §2.2, §9.6. */

@@ -3,6 +3,8 @@ import net from "node:net";
 import tls from "node:tls";
 import { inTime } from "./poll.ts";
 
+export type RawOptions = tls.ConnectionOptions & { readonly allowHalfOpen?: boolean };
+
 export class RawConnection implements Disposable {
   readonly #socket: net.Socket;
   #received = "";
@@ -25,13 +27,14 @@ export class RawConnection implements Disposable {
   }
 
   /** @param alpn "http/1.1" or "h2" */
-  static async open(port: number, alpn = "http/1.1"): Promise<RawConnection> {
+  static async open(port: number, alpn = "http/1.1", options: RawOptions = {}): Promise<RawConnection> {
     const socket = tls.connect({
       host: "127.0.0.1",
       port,
       servername: "localhost",
       rejectUnauthorized: false,
       ALPNProtocols: [alpn],
+      ...options,
     });
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     socket.once("secureConnect", resolve).once("error", reject);
@@ -65,6 +68,15 @@ export class RawConnection implements Disposable {
   send(bytes: string | Uint8Array): void {
     if (typeof bytes === "string") this.#socket.write(bytes, "latin1");
     else this.#socket.write(bytes);
+  }
+
+  /** Reads no more until `resume`: what the server sends fills the buffers between. */
+  pause(): void {
+    this.#socket.pause();
+  }
+
+  resume(): void {
+    this.#socket.resume();
   }
 
   /** Waits until what was received matches, or the server has closed the connection. */

@@ -1,14 +1,25 @@
 /** HTTP/2 by hand over TLS: frames (RFC 9113 §4) and field sections as literals (RFC 7541 §6.2.2), wrong ones as well. */
 import { type Field, statusDigits } from "./http3-frames.ts";
 import { DeadlineError, until } from "./poll.ts";
-import { RawConnection } from "./raw-connection.ts";
+import { RawConnection, type RawOptions } from "./raw-connection.ts";
 
-export const Frame2 = { data: 0, headers: 1, rst: 3, settings: 4, goaway: 7, windowUpdate: 8 } as const;
+export const Frame2 = {
+  data: 0,
+  headers: 1,
+  rst: 3,
+  settings: 4,
+  ping: 6,
+  goaway: 7,
+  windowUpdate: 8,
+  continuation: 9,
+} as const;
 export const END_STREAM = 0x1;
 export const END_HEADERS = 0x4;
 
 const PREFACE = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HEADER_BYTES = 9;
+const INITIAL_WINDOW = 65_535;
+const MAX_WINDOW = 2 ** 31 - 1;
 /** RFC 9113 §7. */
 const ERRORS = [
   "NO_ERROR",
@@ -52,8 +63,8 @@ export class RawHttp2 implements Disposable {
     this.#connection = connection;
   }
 
-  static async open(port: number): Promise<RawHttp2> {
-    const peer = new RawHttp2(await RawConnection.open(port, "h2"));
+  static async open(port: number, options: RawOptions = {}): Promise<RawHttp2> {
+    const peer = new RawHttp2(await RawConnection.open(port, "h2", options));
     peer.#connection.send(PREFACE);
     // SETTINGS_HEADER_TABLE_SIZE 0: what comes back needs no dynamic table to be read.
     peer.frame(Frame2.settings, 0, 0, Buffer.from([0, 1, 0, 0, 0, 0]));
@@ -103,6 +114,33 @@ export class RawHttp2 implements Disposable {
         throw error;
       },
     );
+  }
+
+  /** Opens the windows of the connection and of its streams as wide as they go (RFC 9113 §6.9.1). */
+  widen(): void {
+    this.frame(Frame2.settings, 0, 0, Buffer.from([0, 4, 0x7f, 0xff, 0xff, 0xff]));
+    const more = Buffer.alloc(4);
+    more.writeUInt32BE(MAX_WINDOW - INITIAL_WINDOW);
+    this.frame(Frame2.windowUpdate, 0, 0, more);
+  }
+
+  pause(): void {
+    this.#connection.pause();
+  }
+
+  resume(): void {
+    this.#connection.resume();
+  }
+
+  async untilClosed(within?: number): Promise<void> {
+    await this.#connection.untilClosed(within);
+  }
+
+  /** Bytes of a response's body that have come. */
+  lengthOf(stream: number): number {
+    return this.#frames()
+      .filter((each) => each.stream === stream && each.type === Frame2.data)
+      .reduce((sum, { payload }) => sum + payload.length, 0);
   }
 
   #reaction(stream: number): string | null {
