@@ -137,6 +137,8 @@ export class BodyLostError extends Error {
 
 export interface Exchange extends RequestHead {
   readonly id: ExchangeId;
+  /** Tells a client that waits for it to send the body (RFC 9110 §10.1.1), where the engine has not: the head is let through. */
+  proceed?(): void;
   /** Null where the request has no body. */
   readonly body: RequestBody | null;
   readonly sink: Sink;

@@ -5,6 +5,7 @@ import { existsSync } from "node:fs";
 import net from "node:net";
 import { type Client, type ClientRequest, type ClientResponse, header } from "./support/client.ts";
 import { ALL_CLIENTS, HTTP1, HTTP2, RESETTING_CLIENTS, SLOW_CLIENTS } from "./support/clients.ts";
+import type { Field } from "./support/http3-frames.ts";
 import { inTime, until } from "./support/poll.ts";
 import { RawConnection } from "./support/raw-connection.ts";
 import { Frame2, RawHttp2 } from "./support/raw-http2.ts";
@@ -88,6 +89,37 @@ describe("maxBodyBytes", () => {
       expect(await statusOf(client, { path: "/raw", body: pieces() })).toBe(200);
     });
   }
+
+  test("a client that waits to be told to send a body over it is not told (RFC 9110 §10.1.1)", async () => {
+    const head = (length: number) =>
+      `POST /raw HTTP/1.1\r\nHost: a\r\nContent-Length: ${length}\r\nExpect: 100-continue\r\n\r\n`;
+    for (const options of [{}, { tls: false }, { mode: "base" }, { mode: "base", tls: false }]) {
+      await using server = await startFixture("server.ts", { options: { maxBodyBytes: LIMIT, ...options } });
+      const open = () => RawConnection["tls" in options ? "openPlain" : "open"](server.port);
+      using over = await open();
+      over.send(head(LIMIT + 1));
+      const answer = await over.untilClosed();
+      expect(answer).toStartWith("HTTP/1.1 413 ");
+      expect(answer).toMatch(/^connection: close\r$/im);
+      using under = await open();
+      under.send(head(4));
+      await under.untilReceived(/^HTTP\/1\.1 100 Continue\r\n\r\n/);
+      under.send("body");
+      expect(await under.untilReceived(/"length":4/)).toContain("HTTP/1.1 200 OK");
+      if ("tls" in options) continue;
+      using http2 = await RawHttp2.open(server.port);
+      const fields: readonly Field[] = [
+        [":method", "POST"],
+        [":scheme", "https"],
+        [":authority", "a"],
+        [":path", "/raw"],
+        ["content-length", String(LIMIT + 1)],
+        ["expect", "100-continue"],
+      ];
+      // The first status that comes.
+      expect(await http2.outcome(http2.begin(fields, false))).toBe("answered 413");
+    }
+  });
 
   for (const kind of SLOW_CLIENTS) {
     test(`${kind.name}: 413 for a declared length over it, and the handler is not run`, async () => {

@@ -119,8 +119,11 @@ export class BaseHost implements ListenerHost, LocalOwner {
         : { status: 400 as const, reason: exchange.malformed };
     if (refusal !== null) this.#refuse(exchange, refusal.status, refusal.reason);
     else if (this.#draining) this.#refuse(exchange, 503, "the server is shutting down");
-    else if (this.files.mayHave(exchange.path)) void this.#serveFile(this.#localOf(exchange));
-    else this.#admit(this.#localOf(exchange));
+    else {
+      exchange.proceed?.();
+      if (this.files.mayHave(exchange.path)) void this.#serveFile(this.#localOf(exchange));
+      else this.#admit(this.#localOf(exchange));
+    }
   }
 
   turnAway(exchange: Exchange): void {

@@ -27,9 +27,14 @@ export class Http1Exchange extends TcpExchange implements Exchange, Sink {
   /** Null where the engine itself writes head and body together: without TLS. */
   readonly #gathering: Socket | null;
   readonly #altSvc: string | null;
-  readonly #closing: () => boolean;
+  readonly #closing: (isWaiting: boolean) => boolean;
+  /** The client waits to be told that its body is wanted. */
+  #isWaiting: boolean;
 
-  /** @param closing says whether the connection is to end with this response (RFC 9112 §9.6). */
+  /**
+   * @param waits whether the client sends its body when it is told to (RFC 9110 §10.1.1)
+   * @param closing says whether the connection is to end with this response (RFC 9112 §9.6), and one that still waits has it end
+   */
   constructor(
     id: ExchangeId,
     facts: ConnectionFacts,
@@ -37,13 +42,15 @@ export class Http1Exchange extends TcpExchange implements Exchange, Sink {
     request: IncomingMessage,
     response: ServerResponse,
     altSvc: string | null,
-    closing: () => boolean,
+    waits: boolean,
+    closing: (isWaiting: boolean) => boolean,
   ) {
     super(id, facts);
     this.stream = stream;
     this.#response = response;
     this.#altSvc = altSvc;
     this.#closing = closing;
+    this.#isWaiting = waits;
     this.method = request.method ?? "";
     const target = splitTarget(request.url ?? "");
     const { fields, host, hosts, framed, malformed } = readFields(request.rawHeaders, target.authority);
@@ -90,6 +97,12 @@ export class Http1Exchange extends TcpExchange implements Exchange, Sink {
     this.#writeHead(head);
     if (body === null) this.#response.end();
     else this.#gathered(body, () => this.#response.end(body));
+  }
+
+  proceed(): void {
+    if (!this.#isWaiting) return;
+    this.#isWaiting = false;
+    this.#response.writeContinue();
   }
 
   inform(head: ResponseHead): boolean {
@@ -143,7 +156,7 @@ export class Http1Exchange extends TcpExchange implements Exchange, Sink {
     for (let i = 0; i < fields.length; i += 2)
       response.appendHeader(fields[i] as string, fields[i + 1] as string);
     if (this.#altSvc !== null && !response.hasHeader("alt-svc")) response.setHeader("alt-svc", this.#altSvc);
-    if (this.#closing()) response.setHeader("connection", "close");
+    if (this.#closing(this.#isWaiting)) response.setHeader("connection", "close");
   }
 
   #isChunked(status: number): boolean {

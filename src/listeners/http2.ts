@@ -57,10 +57,6 @@ export class Http2Exchange extends TcpExchange implements Exchange, Sink {
     stream.on("trailers", (headers, _flags, raw: unknown) => {
       this.#requestTrailers = trailersOf(rawHeaders(headers, raw));
     });
-    // HTTP/1.1 and its `expect` are the engine's; here nobody else would tell the client to go on (RFC 9110 §10.1.1).
-    if (!ended && fieldValue(head.fields, "expect")?.toLowerCase() === "100-continue") {
-      stream.additionalHeaders({ ":status": 100 });
-    }
     stream.on("close", () => this.closed(this));
     // 'close' follows, and tells all that there is to tell.
     stream.on("error", () => {});
@@ -69,6 +65,11 @@ export class Http2Exchange extends TcpExchange implements Exchange, Sink {
 
   get sink(): Sink {
     return this;
+  }
+
+  proceed(): void {
+    if (this.body === null || fieldValue(this.fields, "expect")?.toLowerCase() !== "100-continue") return;
+    this.inform({ status: 100, fields: [] });
   }
 
   respond(head: ResponseHead, body: Uint8Array | string | null): void {

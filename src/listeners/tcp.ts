@@ -162,6 +162,7 @@ class TcpListener implements Listener {
     server.on("timeout", () => {});
     server.on("request", (request, response) => this.#request(request, response));
     server.on("checkExpectation", (request, response) => this.#request(request, response));
+    server.on("checkContinue", (request, response) => this.#request(request, response, true));
     server.on("connect", refuseTunnel);
     server.on("clientError", (error, socket) => this.#refuse(error, socket as Socket));
     return server;
@@ -193,9 +194,9 @@ class TcpListener implements Listener {
       // Bun writes a head, and nothing else, as a string: without this in UTF-8, but fields are latin1.
       socket.setDefaultEncoding("latin1");
     });
-    for (const event of ["request", "checkExpectation"]) {
+    for (const event of ["request", "checkExpectation", "checkContinue"]) {
       server.on(event, (request: IncomingMessage, response: ServerResponse) =>
-        this.#request(request, response),
+        this.#request(request, response, event === "checkContinue"),
       );
     }
     // Listening to 'request' adds a listener that builds node:http's objects for every stream of HTTP/2: not needed.
@@ -268,15 +269,16 @@ class TcpListener implements Listener {
     else connection.idle.refresh();
   }
 
-  #request(request: IncomingMessage, response: ServerResponse): void {
+  #request(request: IncomingMessage, response: ServerResponse, waits = false): void {
     const { socket } = request;
     const connection = this.#connections.get(socket) ?? this.#connected(socket);
     const id = this.#host.nextId();
     const stream = connection.requests++;
     const isLast = connection.requests >= this.#maxRequests;
     let isTold = false;
-    const closing = () => {
-      isTold = isLast || this.#draining !== null;
+    // Of a client that was not told to send its body nobody knows whether it comes.
+    const closing = (isWaiting: boolean) => {
+      isTold = isLast || isWaiting || this.#draining !== null;
       return isTold;
     };
     connection.open++;
@@ -291,7 +293,7 @@ class TcpListener implements Listener {
       if (this.#draining === "at once") destroySoon(socket);
     });
     this.#host.accept(
-      new Http1Exchange(id, connection.facts, stream, request, response, this.#altSvc, closing),
+      new Http1Exchange(id, connection.facts, stream, request, response, this.#altSvc, waits, closing),
     );
   }
 

@@ -147,6 +147,7 @@ export class Reactor implements ListenerHost, LinkOwner {
       this.#refuse(exchange, 503, "the server is shutting down");
       return;
     }
+    exchange.proceed?.();
     const flight = new Flight(exchange);
     this.registry.add(flight);
     exchange.onAborted = this.#clientLeft;
