@@ -253,6 +253,25 @@ describe("maxExchanges and maxQueue", () => {
   }
 });
 
+test("HTTP/2: of a connection's requests 1000 are open at a time, and no other connection is held up", async () => {
+  await using server = await startFixture("server.ts");
+  await using other = await HTTP2.open(server);
+  {
+    using connection = await RawHttp2.open(server.port);
+    const request: readonly Field[] = [
+      [":method", "GET"],
+      [":scheme", "https"],
+      [":authority", "a"],
+      [":path", "/hang"],
+    ];
+    for (let i = 0; i < 1_000; i++) connection.begin(request);
+    await untilInFlight(other, 1_000);
+    expect(await connection.outcome(connection.begin(request))).toBe("reset with REFUSED_STREAM");
+    await untilInFlight(other, 1_000);
+  }
+  await untilIdle(other);
+});
+
 describe("keepAliveTimeout", () => {
   test("an idle HTTP/1.1 connection is closed, a busy one is not", async () => {
     await using server = await startFixture("server.ts", { options: { keepAliveTimeout: 1_000 } });

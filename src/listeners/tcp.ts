@@ -24,6 +24,11 @@ import {
 import { listenPlain } from "./plain-listen.ts";
 import type { ConnectionFacts } from "./tcp-exchange.ts";
 
+/**
+ * Requests that one connection of HTTP/2 may have open at a time (RFC 9113 §6.5.2, which has 100 at least). Bun's client, which
+ * does not wait to be told, loses its connection where a first burst is larger by 100.
+ */
+const MAX_CONCURRENT_STREAMS = 1000;
 /** Of a GOAWAY that refuses no stream yet. */
 const LAST_STREAM_ID = 2 ** 31 - 1;
 /** Milliseconds between that and the one that does: more than a round trip. */
@@ -180,7 +185,7 @@ class TcpListener implements Listener {
           choose(null, byServerName(this.#named, name));
         },
       }),
-      settings: { maxHeaderListSize: maxHeaderSize },
+      settings: { maxHeaderListSize: maxHeaderSize, maxConcurrentStreams: MAX_CONCURRENT_STREAMS },
       // How many lines there may be follows from `maxHeaderBytes`, which counts 32 for each.
       maxHeaderListPairs: maxHeaderSize,
       // biome-ignore lint/suspicious/noExplicitAny: handed on to node:http's parser, which the types leave out
