@@ -159,7 +159,11 @@ class TcpListener implements Listener {
   }
 
   #plain(options: ListenerOptions): Server {
-    const server = createServer({ maxHeaderSize: engineHeaderBytes(options.maxHeaderBytes) });
+    const server = createServer({
+      maxHeaderSize: engineHeaderBytes(options.maxHeaderBytes),
+      // By default the engine ends a request that has not come within five minutes, an upload that moves on as well.
+      requestTimeout: 0,
+    });
     server.keepAliveTimeout = options.keepAliveTimeout;
     // How many lines there may be follows from `maxHeaderBytes`, which counts 32 for each.
     server.maxHeadersCount = 0;
