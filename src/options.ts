@@ -675,7 +675,7 @@ function withoutSwooleNames(options: ServerOptions): ServerOptions {
   const rest: Record<string, unknown> = { ...options };
   for (const [swoole, name] of Object.entries(SWOOLE_NAMES)) {
     if (rest[swoole] === undefined) continue;
-    const engine = typeof options.http3 === "object" ? options.http3.engine : options.http3;
+    const engine = typeof options.http3 === "object" ? options.http3?.engine : options.http3;
     if (engine !== "quic") {
       throw new OptionError(`option "${swoole}" is for the HTTP/3 engine "quic", and "http3" is another`);
     }

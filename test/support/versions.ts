@@ -6,6 +6,8 @@ export interface Versioned extends AsyncDisposable {
   readonly server: TestServer;
   /** What the next processes load. */
   load(version: string): void;
+  /** Has those of the version "late" go on, each of which waits in its `workerStart`. */
+  release(): void;
   /** Lines of `workerStart` and `workerStop`. */
   log(): string[];
 }
@@ -19,6 +21,7 @@ export async function startVersions(options: Readonly<Record<string, unknown>>):
   return {
     server,
     load: (version) => writeFileSync(file, version),
+    release: () => writeFileSync(`${file}.go`, ""),
     log: () => readFileSync(`${file}.log`, "utf8").split("\n").filter(Boolean),
     [Symbol.asyncDispose]: () => server[Symbol.asyncDispose](),
   };

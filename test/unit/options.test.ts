@@ -124,6 +124,10 @@ describe("options", () => {
   const wrong: [unknown, string][] = [
     [null, "the options are null; they must be an object, such as { workers: 4 }"],
     ["quic", "the options are 'quic'; they must be an object, such as { workers: 4 }"],
+    [
+      { http3: null, http3_qpack_blocked_streams: 5 },
+      'option "http3_qpack_blocked_streams" is for the HTTP/3 engine "quic", and "http3" is another',
+    ],
     [{ workers: 0 }, 'option "workers" is 0; it must be a whole number of processes from 1 to 1024'],
     [{ workers: "4" }, 'option "workers" is "4"; it must be a whole number of processes from 1 to 1024'],
     [{ workers: 2.5 }, 'option "workers" is 2.5; it must be a whole number of processes from 1 to 1024'],

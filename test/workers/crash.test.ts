@@ -7,6 +7,7 @@ import { Http2Client } from "../support/http2-client.ts";
 import { QuicheClient } from "../support/http3-quiche-client.ts";
 import { Load } from "../support/load.ts";
 import { inTime, until } from "../support/poll.ts";
+import { commandLine, descendantsOf } from "../support/processes.ts";
 import { Scratch, startFixture, type TestServer } from "../support/server.ts";
 import { expectCutShort } from "../support/short.ts";
 import {
@@ -18,6 +19,7 @@ import {
   untilInFlight,
   untilRestarted,
 } from "../support/stats.ts";
+import { startVersions } from "../support/versions.ts";
 
 // Milliseconds: longer than any deadline in a test and the stop of its server, so that every failure is cleaned up.
 setDefaultTimeout(60_000);
@@ -182,6 +184,30 @@ test("a reactor that starts while there is no worker answers 503, as the one bef
     );
     expect(status).toBe(503);
   }
+});
+
+test("a reactor that begins to listen while the only worker starts has that worker", async () => {
+  await using versions = await startVersions({ workers: 1 });
+  const { server } = versions;
+  const { workers, reactors } = await (async () => {
+    await using client = await HTTP1.open(server);
+    return await readStats(client);
+  })();
+  versions.load("late");
+  const killed = reactors[0]?.pid ?? 0;
+  process.kill(killed, "SIGKILL");
+  const reactor = await until("the next reactor", 5_000, () =>
+    descendantsOf(server.pid).find(({ pid }) => pid !== killed && /reactor/.test(commandLine(pid))),
+  );
+  process.kill(reactor.pid, "SIGSTOP");
+  process.kill(workers[0]?.pid ?? 0, "SIGKILL");
+  await until("the next worker", 10_000, () => versions.log().includes("late 1"));
+  process.kill(reactor.pid, "SIGCONT");
+  await using client = await until("a connection", 10_000, () => HTTP1.open(server));
+  const answer = client.request({ path: "/version" });
+  answer.catch(() => {});
+  versions.release();
+  expect(await (await inTime("the answer", 10_000, answer)).body.text()).toBe("late");
 });
 
 test("a worker that may open no more files goes on, and the log says so once", async () => {

@@ -139,6 +139,31 @@ describe("a reload", () => {
     });
   }
 
+  test("is not given up by a worker that could leave meanwhile, being idle", async () => {
+    const workers = { min: 1, max: 2 };
+    await using versions = await startVersions({ workers, workerIdleTimeout: 1_000, concurrency: 1 });
+    const { server } = versions;
+    await using observer = await HTTP1.open(server);
+    {
+      await using load = await Load.begin(server, { requests: [{ path: "/wait?ms=30" }], parallel: 6 });
+      await until("two workers", 20_000, async () => (await pidsOf(observer)).length === 2);
+      await load.expectUnharmed();
+    }
+    versions.load("late");
+    server.kill("SIGHUP");
+    const isOver = server.logs(/reload/);
+    await until("new workers", 10_000, () =>
+      ["late 1", "late 2"].every((line) => versions.log().includes(line)),
+    );
+    // Longer than an idle worker may stay.
+    await Promise.race([isOver, Bun.sleep(3_000)]);
+    versions.release();
+    await isOver;
+    expect(server.stderr).not.toContain("reload failed");
+    await until("one worker", 20_000, async () => (await pidsOf(observer)).length === 1);
+    expect(await textOf(observer, "/version")).toBe("late");
+  });
+
   test("what has not finished within reloadTimeout is ended", async () => {
     await using versions = await startVersions({ workers: 1, reloadTimeout: 1_000 });
     await using client = await HTTP1.open(versions.server);
