@@ -8,6 +8,7 @@ import { QuicheClient } from "../support/http3-quiche-client.ts";
 import { Load } from "../support/load.ts";
 import { inTime, until } from "../support/poll.ts";
 import { commandLine, descendantsOf } from "../support/processes.ts";
+import { RawConnection } from "../support/raw-connection.ts";
 import { Scratch, startFixture, type TestServer } from "../support/server.ts";
 import { expectCutShort } from "../support/short.ts";
 import {
@@ -203,7 +204,10 @@ test("a reactor that begins to listen while the only worker starts has that work
   process.kill(workers[0]?.pid ?? 0, "SIGKILL");
   await until("the next worker", 10_000, () => versions.log().includes("late 1"));
   process.kill(reactor.pid, "SIGCONT");
-  await using client = await until("a connection", 10_000, () => HTTP1.open(server));
+  {
+    using _raw = await until("a connection", 10_000, () => RawConnection.open(server.port));
+  }
+  await using client = await HTTP1.open(server);
   const answer = client.request({ path: "/version" });
   answer.catch(() => {});
   versions.release();
