@@ -164,16 +164,16 @@ describe("a reload", () => {
   });
 
   test("what has not finished within reloadTimeout is ended", async () => {
-    await using versions = await startVersions({ workers: 1, reloadTimeout: 1_000 });
+    await using versions = await startVersions({ workers: 1, reloadTimeout: 4_000 });
     await using client = await HTTP1.open(versions.server);
     await using observer = await HTTP2.open(versions.server);
     const begun = await client.request({ path: "/begin" });
     const pid = Number(new TextDecoder().decode((await begun.body.read()) ?? undefined));
     expect(await textOf(observer, "/reload")).toBe("reloaded");
-    await expect(inTime("the end of the stream", 6_000, begun.body.bytes())).rejects.toThrow();
+    await expect(inTime("the end of the stream", 10_000, begun.body.bytes())).rejects.toThrow();
     const { workers } = await readStats(observer);
     expect(workers.map((worker) => worker.pid)).not.toContain(pid);
-    await versions.server.logs(`worker 1 (${pid}) has not finished within 1000 ms`);
+    await versions.server.logs(`worker 1 (${pid}) has not finished within 4000 ms`);
   });
 });
 
