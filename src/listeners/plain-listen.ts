@@ -1,4 +1,4 @@
-/** Has a server of `node:http` listen: Bun makes one by `Bun.serve`, but hands neither `reusePort` to it nor its `stop` on. */
+/** Has a server of Bun's `node:http` listen: Bun makes one by `Bun.serve`, but hands neither `reusePort` to it nor its `stop` on. */
 import type { Server } from "node:net";
 import type { ListenerOptions } from "./listener.ts";
 

@@ -8,7 +8,7 @@ import {
   type ServerHttp2Stream,
 } from "node:http2";
 import { type AddressInfo, Server as NetServer, type Server, type Socket } from "node:net";
-import { createSecureContext, type SecureContext, type Server as TlsServer } from "node:tls";
+import { createSecureContext, type SecureContext, TLSSocket, type Server as TlsServer } from "node:tls";
 import type { Protocol } from "../exchange.ts";
 import type { ConnectionLimits } from "./connection-limits.ts";
 import { gatherWrites, Http1Exchange } from "./http1.ts";
@@ -100,7 +100,9 @@ class TcpListener implements Listener {
     this.#server = options.tls === null ? this.#plain(options) : this.#secure(options, options.tls);
     // Over TLS it is told before the handshake, which is the dear part of a connection.
     this.#server.on("connection", (socket: Socket) => {
-      if (this.#admit(socket)) this.#connected(socket);
+      // Node.js tells of what is below TLS: there the connection is known from its handshake on.
+      if (this.#admit(socket) && (options.tls === null || socket instanceof TLSSocket))
+        this.#connected(socket);
     });
   }
 
@@ -116,7 +118,8 @@ class TcpListener implements Listener {
         resolve(this);
       });
       const { host, port, reusePort } = options;
-      if (options.tls === null) this.#stopListening = listenPlain(server, { host, port, reusePort });
+      if (options.tls === null && process.versions.bun !== undefined)
+        this.#stopListening = listenPlain(server, { host, port, reusePort });
       else {
         server.listen({ host, port, reusePort });
         this.#stopListening = () => NetServer.prototype.close.call(server);
@@ -202,6 +205,7 @@ class TcpListener implements Listener {
       gatherWrites(socket);
       // Bun writes a head, and nothing else, as a string: without this in UTF-8, but fields are latin1.
       socket.setDefaultEncoding("latin1");
+      this.#connectionOf(socket);
     });
     for (const event of ["request", "checkExpectation", "checkContinue"]) {
       server.on(event, (request: IncomingMessage, response: ServerResponse) =>
@@ -215,11 +219,12 @@ class TcpListener implements Listener {
     });
     server.on("session", (session) => {
       // A proxy, which keeps `destroy` from us, for the socket that was told of.
-      const connection = this.#connections.get(session.socket?.valueOf() as Socket);
-      if (connection === undefined) {
+      const socket = session.socket?.valueOf() as Socket | undefined;
+      if (socket === undefined || socket.destroyed) {
         session.destroy();
         return;
       }
+      const connection = this.#connectionOf(socket);
       connection.session = session;
       this.#sessions.set(session, connection);
       session.on("close", () => this.#sessions.delete(session));
@@ -231,6 +236,10 @@ class TcpListener implements Listener {
     server.on("connect", refuseTunnel);
     server.on("clientError", (error, socket) => this.#refuse(error, socket as Socket));
     return server;
+  }
+
+  #connectionOf(socket: Socket): Connection {
+    return this.#connections.get(socket) ?? this.#connected(socket);
   }
 
   #connected(socket: Socket): Connection {
@@ -280,7 +289,7 @@ class TcpListener implements Listener {
 
   #request(request: IncomingMessage, response: ServerResponse, waits = false): void {
     const { socket } = request;
-    const connection = this.#connections.get(socket) ?? this.#connected(socket);
+    const connection = this.#connectionOf(socket);
     const id = this.#host.nextId();
     const stream = connection.requests++;
     const isLast = connection.requests >= this.#maxRequests;
