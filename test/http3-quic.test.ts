@@ -11,14 +11,16 @@ import {
   type Field,
   FrameType,
   frame,
+  GET,
   headers,
   readFrames,
+  request,
   StreamType,
 } from "./support/http3-frames.ts";
 import { QuicheClient } from "./support/http3-quiche-client.ts";
 import { inTime, until } from "./support/poll.ts";
 import { growthDuring, openFilesOf } from "./support/processes.ts";
-import { GET, RawHttp3, request } from "./support/raw-http3.ts";
+import { RawHttp3 } from "./support/raw-http3.ts";
 import { runFixture, Scratch, startFixture, type TestServer } from "./support/server.ts";
 import { sharedServer } from "./support/shared-server.ts";
 import { UdpRelay } from "./support/udp-relay.ts";

@@ -5,7 +5,7 @@ import { existsSync } from "node:fs";
 import net from "node:net";
 import { type Client, type ClientRequest, type ClientResponse, header } from "./support/client.ts";
 import { ALL_CLIENTS, HTTP1, HTTP2, RESETTING_CLIENTS, SLOW_CLIENTS } from "./support/clients.ts";
-import type { Field } from "./support/http3-frames.ts";
+import { type Field, request } from "./support/http3-frames.ts";
 import { inTime, until } from "./support/poll.ts";
 import { RawConnection } from "./support/raw-connection.ts";
 import { Frame2, RawHttp2 } from "./support/raw-http2.ts";
@@ -109,15 +109,12 @@ describe("maxBodyBytes", () => {
       if ("tls" in options) continue;
       using http2 = await RawHttp2.open(server.port);
       const fields: readonly Field[] = [
-        [":method", "POST"],
-        [":scheme", "https"],
-        [":authority", "a"],
-        [":path", "/raw"],
         ["content-length", String(LIMIT + 1)],
         ["expect", "100-continue"],
       ];
+      const section = request({ method: "POST", path: "/raw", fields });
       // The first status that comes.
-      expect(await http2.outcome(http2.begin(fields, false))).toBe("answered 413");
+      expect(await http2.outcome(http2.begin(section, false))).toBe("answered 413");
     }
   });
 
@@ -258,15 +255,10 @@ test("HTTP/2: of a connection's requests 1000 are open at a time, and no other c
   await using other = await HTTP2.open(server);
   {
     using connection = await RawHttp2.open(server.port);
-    const request: readonly Field[] = [
-      [":method", "GET"],
-      [":scheme", "https"],
-      [":authority", "a"],
-      [":path", "/hang"],
-    ];
-    for (let i = 0; i < 1_000; i++) connection.begin(request);
+    const hanging = request({ path: "/hang" });
+    for (let i = 0; i < 1_000; i++) connection.begin(hanging);
     await untilInFlight(other, 1_000);
-    expect(await connection.outcome(connection.begin(request))).toBe("reset with REFUSED_STREAM");
+    expect(await connection.outcome(connection.begin(hanging))).toBe("reset with REFUSED_STREAM");
     await untilInFlight(other, 1_000);
   }
   await untilIdle(other);

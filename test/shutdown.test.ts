@@ -6,7 +6,7 @@ import { existsSync } from "node:fs";
 import net from "node:net";
 import type { Client } from "./support/client.ts";
 import { ALL_CLIENTS, HTTP1, HTTP2, SLOW_CLIENTS } from "./support/clients.ts";
-import type { Field } from "./support/http3-frames.ts";
+import { GET, request } from "./support/http3-frames.ts";
 import { until } from "./support/poll.ts";
 import { RawConnection } from "./support/raw-connection.ts";
 import { Frame2, RawHttp2 } from "./support/raw-http2.ts";
@@ -16,13 +16,6 @@ import { startVersions } from "./support/versions.ts";
 
 // Milliseconds: longer than any deadline in a test and the stop of its server, so that every failure is cleaned up.
 setDefaultTimeout(60_000);
-
-const HELLO: readonly Field[] = [
-  [":method", "GET"],
-  [":scheme", "https"],
-  [":authority", "localhost"],
-  [":path", "/hello"],
-];
 
 /** Both ports can be bound. A process shows as ended a moment before its last thread has let go of its sockets. */
 function bindable(port: number): Promise<boolean> {
@@ -164,7 +157,7 @@ describe("a graceful shutdown", () => {
     using begun = await RawHttp2.open(server.port);
     begun.frame(Frame2.headers, 0, 1, Buffer.from([0]));
     using held = await RawHttp2.open(server.port, { allowHalfOpen: true });
-    held.begin(HELLO);
+    held.begin(GET);
     await using observer = await HTTP2.open(server);
     await until(
       "the request",
@@ -195,7 +188,7 @@ describe("a graceful shutdown", () => {
       if (kind === "HTTP/2") {
         using connection = await RawHttp2.open(server.port);
         connection.widen();
-        const stream = connection.begin([...HELLO.slice(0, 3), [":path", path]]);
+        const stream = connection.begin(request({ path }));
         await stopsWhileUnread(connection);
         await connection.untilClosed();
         expect(connection.lengthOf(stream)).toBe(BYTES);

@@ -8,13 +8,15 @@ import {
   type Field,
   FrameType,
   frame,
+  GET,
   headers,
+  request,
   StreamType,
   settings,
   varint,
 } from "../support/http3-frames.ts";
 import type { RawHttp2 } from "../support/raw-http2.ts";
-import { CONTROL, ENCODER, GET, request } from "../support/raw-http3.ts";
+import { CONTROL, ENCODER } from "../support/raw-http3.ts";
 
 setDefaultTimeout(30_000);
 

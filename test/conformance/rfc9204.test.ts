@@ -4,6 +4,7 @@ import { conformance, type Rule, sent } from "../support/conformance.ts";
 import {
   FrameType,
   frame,
+  GET,
   headers,
   readFrames,
   readVarint,
@@ -12,7 +13,7 @@ import {
   varint,
 } from "../support/http3-frames.ts";
 import { until } from "../support/poll.ts";
-import { DECODER, ENCODER, GET, type RawHttp3 } from "../support/raw-http3.ts";
+import { DECODER, ENCODER, type RawHttp3 } from "../support/raw-http3.ts";
 
 setDefaultTimeout(30_000);
 

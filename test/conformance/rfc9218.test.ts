@@ -1,9 +1,9 @@
 /** RFC 9218, priorities: the field, the frame, and what comes first on a line that is too narrow for all. */
 import { setDefaultTimeout } from "bun:test";
 import { conformance, type Rule, sent } from "../support/conformance.ts";
-import { FrameType, frame, headers, varint } from "../support/http3-frames.ts";
+import { FrameType, frame, GET, headers, request, varint } from "../support/http3-frames.ts";
 import { until } from "../support/poll.ts";
-import { CONTROL, GET, type RawHttp3, request } from "../support/raw-http3.ts";
+import { CONTROL, type RawHttp3 } from "../support/raw-http3.ts";
 
 setDefaultTimeout(30_000);
 

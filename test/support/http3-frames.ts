@@ -168,3 +168,20 @@ function huffmanDigits(bytes: Buffer): string {
   }
   return digits;
 }
+
+/** The section of a request. */
+export const GET: readonly Field[] = [
+  [":method", "GET"],
+  [":scheme", "https"],
+  [":authority", "localhost"],
+  [":path", "/hello"],
+];
+
+/** A request of another method, path or with more fields. */
+export function request(
+  change: { method?: string; path?: string; fields?: readonly Field[] } = {},
+): readonly Field[] {
+  const { method = "GET", path = "/hello", fields = [] } = change;
+  const [, scheme, authority] = GET as [Field, Field, Field, Field];
+  return [[":method", method], scheme, authority, [":path", path], ...fields];
+}

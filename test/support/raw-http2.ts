@@ -1,5 +1,5 @@
 /** HTTP/2 by hand over TLS: frames (RFC 9113 §4) and field sections as literals (RFC 7541 §6.2.2), wrong ones as well. */
-import { type Field, statusDigits } from "./http3-frames.ts";
+import { type Field, GET, statusDigits } from "./http3-frames.ts";
 import { DeadlineError, until } from "./poll.ts";
 import { RawConnection, type RawOptions } from "./raw-connection.ts";
 
@@ -97,13 +97,7 @@ export class RawHttp2 implements Disposable {
 
   /** As `RawHttp3.outcome`. */
   async outcome(stream: number): Promise<string> {
-    const later: readonly Field[] = [
-      [":method", "GET"],
-      [":scheme", "https"],
-      [":authority", "localhost"],
-      [":path", "/hello"],
-    ];
-    const probe = this.#connection.isClosed ? null : this.begin(later);
+    const probe = this.#connection.isClosed ? null : this.begin(GET);
     await until("the server's reaction", WITHIN, () => {
       if (this.#reaction(stream) !== null) return true;
       return probe !== null && this.#reaction(probe) !== null;

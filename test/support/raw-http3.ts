@@ -8,11 +8,12 @@
 import { connectQuicAsync, type QuicClientSession } from "@currentspace/http3";
 import {
   errorName,
-  type Field,
   FrameType,
+  GET,
   headers,
   readFrames,
   readVarint,
+  request,
   StreamType,
   settings,
   statusOf,
@@ -66,22 +67,6 @@ export class ReceivedStream {
 export const CONTROL = 2;
 export const ENCODER = 6;
 export const DECODER = 10;
-
-export const GET: readonly Field[] = [
-  [":method", "GET"],
-  [":scheme", "https"],
-  [":authority", "localhost"],
-  [":path", "/hello"],
-];
-
-/** A request of another method, path or with more fields. */
-export function request(
-  change: { method?: string; path?: string; fields?: readonly Field[] } = {},
-): readonly Field[] {
-  const { method = "GET", path = "/hello", fields = [] } = change;
-  const [, scheme, authority] = GET as [Field, Field, Field, Field];
-  return [[":method", method], scheme, authority, [":path", path], ...fields];
-}
 
 const WITHIN = 5_000;
 /** Milliseconds by which one stream's answer may come before another's. */
