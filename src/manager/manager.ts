@@ -85,8 +85,6 @@ export class Manager implements ServerAccess {
   /** In the mode `base`: resolves when the worker listens. */
   readonly #listening = new WeakMap<WorkerChild, PromiseWithResolvers<void>>();
   readonly #memoryLimit: MemoryLimit<WorkerChild>;
-  /** Workers whose replacement was asked for. */
-  readonly #spent = new WeakSet<WorkerChild>();
   #address: Address | null = null;
   #failStart: (error: StartError) => void = () => {};
   #isRunning = false;
@@ -563,7 +561,7 @@ export class Manager implements ServerAccess {
     }
     this.#toldStuck.delete(child);
     const now = Date.now();
-    const slot = this.#workers.slots.find(({ serving }) => serving?.child === child);
+    const slot = this.#workers.slotOf(child);
     const reason = slot && this.#memoryLimit.look(child, slot.id, counts.rss, now);
     if (reason) this.#recycle(child, reason);
     const before = this.#lastBusy.get(child);
@@ -598,8 +596,7 @@ export class Manager implements ServerAccess {
   }
 
   #recycle(child: WorkerChild, reason: string): void {
-    if (this.#spent.has(child) || this.#isStopping) return;
-    this.#spent.add(child);
+    if (this.#isStopping) return;
     void this.#workers.recycle(child, reason, this.#config.options.reloadTimeout);
   }
 

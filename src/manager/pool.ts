@@ -122,6 +122,9 @@ export class Pool<C extends PoolChild> {
   /** Why nobody serves, as far as it was told. */
   #outage: string | null = null;
 
+  /** Those that are to be replaced as soon as a new one serves. */
+  readonly #recycled = new WeakSet<C>();
+
   constructor(spec: PoolSpec<C>) {
     this.#spec = spec;
   }
@@ -133,6 +136,11 @@ export class Pool<C extends PoolChild> {
 
   get slots(): readonly Slot<C>[] {
     return this.#slots;
+  }
+
+  /** The one in which it serves. */
+  slotOf(child: C): OwnSlot<C> | undefined {
+    return this.#slots.find(({ serving }) => serving?.child === child);
   }
 
   /** Those that serve. */
@@ -185,13 +193,16 @@ export class Pool<C extends PoolChild> {
 
   /**
    * Puts a new process in the place of one that still serves, when its turn comes. Where the new one does not become ready the
-   * old one stays, and it is tried again, later and later. Resolves when the old one serves no more.
+   * old one stays, and it is tried again, later and later. Resolves when the old one serves no more, or at once where that is
+   * under way.
    * @param reason for the log
    */
   async recycle(child: C, reason: string, timeout: number): Promise<void> {
+    if (this.#recycled.has(child)) return;
+    this.#recycled.add(child);
     let wait = FIRST_RETRY;
     const isOver = async () => {
-      const slot = this.#slots.find(({ serving }) => serving?.child === child);
+      const slot = this.slotOf(child);
       // It was replaced meanwhile.
       if (slot === undefined || this.#isStopping) return true;
       if (wait === FIRST_RETRY) this.#spec.log(`${this.#nameOf(slot)} is replaced: ${reason}`);

@@ -57,8 +57,6 @@ export class TaskWorkers {
   readonly #memoryLimit: MemoryLimit<TaskWorkerChild>;
   /** Those that have said hello. */
   readonly #listening = new Set<TaskWorkerChild>();
-  /** Those whose replacement was asked for. */
-  readonly #spent = new WeakSet<TaskWorkerChild>();
   #isStopping = false;
 
   constructor(config: TaskWorkersConfig) {
@@ -172,7 +170,7 @@ export class TaskWorkers {
       if (Date.now() > deadlineOf(this.#config.runDirectory, child.pid)) this.#kill(child);
       return;
     }
-    const slot = this.#pool.slots.find(({ serving }) => serving?.child === child);
+    const slot = this.#pool.slotOf(child);
     const reason = slot && this.#memoryLimit.look(child, slot.id, counts.rss, Date.now());
     if (reason) this.#recycle(child, reason);
   }
@@ -184,8 +182,7 @@ export class TaskWorkers {
   }
 
   #recycle(child: TaskWorkerChild, reason: string): void {
-    if (this.#spent.has(child) || this.#isStopping) return;
-    this.#spent.add(child);
+    if (this.#isStopping) return;
     void this.#pool.recycle(child, reason, this.#config.options.reloadTimeout);
   }
 
