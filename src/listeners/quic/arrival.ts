@@ -15,12 +15,7 @@ export class Arrivals {
   readonly #decide = () => {
     const undecided = this.#undecided;
     this.#undecided = [];
-    for (const arrival of undecided) {
-      if (arrival.isDecided) continue;
-      // With another method a client may wait for the answer before it begins its body.
-      if (BODILESS.has(arrival.method)) setTimeout(() => arrival.decide(true), END_WITHIN);
-      else arrival.decide(true);
-    }
+    for (const arrival of undecided) arrival.endless();
   };
 
   constructor(host: ListenerHost) {
@@ -44,22 +39,22 @@ class Arrival {
     this.#reading = reading;
     this.#host = host;
     reading.first.then(
-      ({ done }) => this.decide(!done),
+      ({ done }) => this.#decide(!done),
       () => {
         if (!this.#decided) this.#exchange.brokenOff();
       },
     );
   }
 
-  get isDecided(): boolean {
-    return this.#decided;
+  /** In the turn of its head nothing came behind it, unless it is decided. */
+  endless(): void {
+    if (this.#decided) return;
+    // With another method a client may wait for the answer before it begins its body.
+    if (BODILESS.has(this.#exchange.method)) setTimeout(() => this.#decide(true), END_WITHIN);
+    else this.#decide(true);
   }
 
-  get method(): string {
-    return this.#exchange.method;
-  }
-
-  decide(hasBody: boolean): void {
+  #decide(hasBody: boolean): void {
     if (this.#decided) return;
     this.#decided = true;
     if (this.#exchange.aborted) return;
