@@ -359,8 +359,7 @@ class TcpListener implements Listener {
   /** Tells that the connection ends, and ends it when what its client had sent by then has come: RFC 9113 §6.8. */
   #end(connection: Connection): void {
     connection.session?.goaway(constants.NGHTTP2_NO_ERROR, LAST_STREAM_ID);
-    const timer = setTimeout(() => this.#leave(connection), GOAWAY_NOTICE);
-    connection.socket.once("close", () => clearTimeout(timer));
+    unlessClosed(connection.socket, GOAWAY_NOTICE, () => this.#leave(connection));
   }
 
   /** Tells which streams are still answered, and ends the connection when they are over. */
@@ -388,7 +387,12 @@ class TcpListener implements Listener {
 
 /** For a client that does not close its side of a connection, or has vanished. */
 function destroySoon(socket: Socket): void {
-  const timer = setTimeout(() => socket.destroy(), CLOSE_WITHIN);
+  unlessClosed(socket, CLOSE_WITHIN, () => socket.destroy());
+}
+
+/** Does something after so many milliseconds, unless the connection is closed by then. */
+function unlessClosed(socket: Socket, after: number, act: () => void): void {
+  const timer = setTimeout(act, after);
   socket.once("close", () => clearTimeout(timer));
 }
 
