@@ -4,7 +4,6 @@ import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync 
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { createSecureContext } from "node:tls";
-import { generate } from "selfsigned";
 import type { Certificate, Certificates } from "../listeners/listener.ts";
 
 /** A certificate or key that cannot serve: the message says which file and why. */
@@ -64,6 +63,8 @@ export async function selfSignedCertificate(now: number): Promise<Certificate & 
   const path = join(folder, "localhost.pem");
   const kept = readKept(path, now);
   if (kept !== null) return { ...kept, path };
+  // Half of all that a process loads to start, where it is imported above.
+  const { generate } = await import("selfsigned");
   const made = await generate([{ name: "commonName", value: "localhost" }], {
     keyType: "ec",
     algorithm: "sha256",
