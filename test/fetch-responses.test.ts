@@ -273,6 +273,8 @@ describe("the fetch form", () => {
       const size = 64 * MIB;
       await using client = await kind.open(shared.server);
       const pid = Number((await get(client, "/rss"))[1]);
+      // A worker that has moved nothing yet has neither loaded nor compiled what does.
+      expect(await bothWays(client, 8 * MIB, 80_000_000)).toEqual({ length: 8 * MIB });
       const grown = await growthDuring(pid, async () => {
         expect(await bothWays(client, size, 80_000_000)).toEqual({ length: size });
       });

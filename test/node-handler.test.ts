@@ -337,6 +337,8 @@ describe("back pressure", () => {
       await using client = await kind.open(shared.server);
       await using observer = await HTTP2.open(shared.server);
       const pid = (await readStats(observer)).workers[0]?.pid ?? 0;
+      // A worker that has moved nothing yet has neither loaded nor compiled what does.
+      expect(await bothWays(client, 8 * MIB, 80_000_000)).toEqual({ length: 8 * MIB, complete: true });
       const grown = await growthDuring(pid, async () => {
         expect(await bothWays(client, size, 80_000_000)).toEqual({ length: size, complete: true });
       });
