@@ -95,5 +95,13 @@ describe("64 MiB and back", () => {
       const expected = await Promise.all(bodies.map(digestOf));
       expect(await echoDespiteLibraries(kind, shared.server, expected, () => bodies)).toEqual(expected);
     });
+
+    test(`${kind.name}, what was not read before the response had ended is not taken for read`, async () => {
+      await using client = await kind.open(shared.server);
+      const response = await client.request({ path: "/answer-early", body: content(200_000) });
+      expect(await response.body.text()).toBe("answered");
+      const end = "(?:200000 bytes, whole|\\d+ bytes, BodyLostError)";
+      await shared.server.prints(new RegExp(`^read on over ${kind.protocol}: ${end};$`, "m"));
+    });
   }
 });

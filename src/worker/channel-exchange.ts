@@ -202,9 +202,7 @@ class ChannelBody implements RequestBody {
   }
 
   cancel(): void {
-    this.#cancelled = true;
-    this.#queue = [];
-    if (!this.#ended) this.fail("the exchange is over");
+    this.fail("the exchange is over");
   }
 
   receive(chunk: Uint8Array, end: boolean): void {
@@ -232,8 +230,11 @@ class ChannelBody implements RequestBody {
     this.receive(NOTHING, true);
   }
 
+  /** What has not been read is lost, though all of it may have come: whoever reads on must not take that for the end. */
   fail(reason: string): void {
-    if (this.#ended) return;
+    this.#cancelled = true;
+    if (this.#ended && this.#queue.length === 0) return;
+    this.#queue = [];
     this.#failure ??= new BodyLostError(reason);
     this.#waiting?.reject(this.#failure);
     this.#waiting = null;
