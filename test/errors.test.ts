@@ -89,6 +89,17 @@ describe("a handler that throws", () => {
       await untilIdle(client);
     });
   }
+
+  test.skipIf(MODE === "base")(
+    "a header section that is too large for the way to a reactor: its own failure, and nobody else's",
+    async () => {
+      await using client = await HTTP2.open(shared.server);
+      const pid = await answerTo(client, "/pid");
+      expect((await answerTo(client, "/fields?count=260&bytes=65000"))[0]).toBe(500);
+      await shared.server.logs("a header or trailer section of 16");
+      expect(await answerTo(client, "/pid")).toEqual(pid);
+    },
+  );
 });
 
 /** The start failed: one clear line, exit code 1, nothing left. */

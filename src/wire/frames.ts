@@ -119,8 +119,14 @@ export class FrameWriter {
     this.#length = at + FRAME_HEADER_BYTES;
   }
 
+  /** @throws RangeError where the frame is larger than the peer takes: then it is as if it had not begun */
   finish(): void {
-    this.#bytes.writeUInt32LE(this.#length - this.#frameAt - FRAME_HEADER_BYTES, this.#frameAt);
+    const length = this.#length - this.#frameAt - FRAME_HEADER_BYTES;
+    if (length > MAX_PAYLOAD_BYTES) {
+      this.#length = this.#frameAt;
+      throw new RangeError(`a header or trailer section of ${length} bytes is over ${MAX_PAYLOAD_BYTES}`);
+    }
+    this.#bytes.writeUInt32LE(length, this.#frameAt);
   }
 
   u8(value: number): void {

@@ -52,8 +52,8 @@ export class ChannelExchange extends HandlerExchange {
   respond(head: ResponseHead, body: Uint8Array | string | null): void {
     if (this.#over) return;
     if (body === null || byteBound(body) <= DATA_BYTES) {
-      this.headSent = true;
       writeResponse(this.#channel.writer, this.id, FrameType.response, head, body, true);
+      this.headSent = true;
       this.#finish();
       return;
     }
@@ -71,8 +71,8 @@ export class ChannelExchange extends HandlerExchange {
   /** Resolves when the reactor is told: from there on the response is its own. */
   file(head: ResponseHead, body: FileBody): Promise<void> {
     if (!this.#over) {
-      this.headSent = true;
       writeFile(this.#channel.writer, this.id, head, body);
+      this.headSent = true;
       this.#finish();
     }
     return Promise.resolve();
@@ -80,8 +80,8 @@ export class ChannelExchange extends HandlerExchange {
 
   head(head: ResponseHead): void {
     if (this.#over) return;
-    this.headSent = true;
     writeResponse(this.#channel.writer, this.id, FrameType.response, head, null, false);
+    this.headSent = true;
   }
 
   data(chunk: Uint8Array): boolean {

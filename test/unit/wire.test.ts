@@ -225,6 +225,20 @@ describe("frames", () => {
     expect(() => new FrameReader().push(frame, () => {})).toThrow(FrameError);
   });
 
+  test("a frame over the bound is not made, and leaves nothing behind", () => {
+    const writer = new FrameWriter();
+    const fields = ["x-large", "v".repeat(MAX_PAYLOAD_BYTES)];
+    writer.credit(1 as ExchangeId, 2);
+    expect(() => writeTrailers(writer, 1 as ExchangeId, fields)).toThrow(RangeError);
+    writer.credit(3 as ExchangeId, 4);
+    const read: [id: number, bytes: number][] = [];
+    new FrameReader().push(writer.take(), ({ id, payload }) => read.push([id, payload.u32()]));
+    expect(read).toEqual([
+      [1, 2],
+      [3, 4],
+    ]);
+  });
+
   test("a type that does not exist is refused", () => {
     for (const type of [0, 100, 255]) {
       const frame = Buffer.alloc(FRAME_HEADER_BYTES);
