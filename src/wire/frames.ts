@@ -34,7 +34,7 @@ declare global {
   }
 }
 
-export const WIRE_VERSION = 2;
+export const WIRE_VERSION = 3;
 export const FRAME_HEADER_BYTES = 10;
 /** Room for any head an option allows (options.ts: `maxHeaderBytes`, 1 MiB) and the piece of body behind it. */
 export const MAX_PAYLOAD_BYTES = 16 * 1024 * 1024;

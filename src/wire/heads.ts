@@ -58,7 +58,7 @@ export function writeRequest(
   writer.f64(head.receivedAt);
   writer.u16(head.remotePort);
   writer.u16(head.localPort);
-  writer.u32(head.stream);
+  writer.f64(head.stream);
   writer.text(head.path);
   writer.text(head.session);
   writer.text(head.remoteAddress);
@@ -105,7 +105,7 @@ export class ReceivedHead implements RequestHead {
     this.receivedAt = payload.f64();
     this.remotePort = payload.u16();
     this.localPort = payload.u16();
-    this.stream = payload.u32();
+    this.stream = payload.f64();
     this.path = payload.text();
     this.#payload = payload;
   }
