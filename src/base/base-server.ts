@@ -1,5 +1,6 @@
 /** A worker of the mode `base`: its listeners, and the host that runs the handler on what they bring. */
 
+import { now } from "../clock.ts";
 import type { ConnectionInfo } from "../connection.ts";
 import type { Protocol } from "../exchange.ts";
 import { FileAnswers } from "../files/file-answers.ts";
@@ -72,7 +73,7 @@ export class BaseServer {
       queued: this.#host.queued,
       droppedFrames: 0,
       protocols: registry.counts(),
-      exchanges: detailed ? registry.snapshot(Date.now()) : [],
+      exchanges: detailed ? registry.snapshot(now()) : [],
     };
   }
 

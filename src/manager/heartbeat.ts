@@ -1,4 +1,5 @@
 /** Asks each process once a second how it is, and keeps what it said last. */
+import { now } from "../clock.ts";
 import type { Vitals } from "../vitals.ts";
 
 export interface Pulse<V extends Vitals> {
@@ -57,7 +58,7 @@ export class Heartbeat<C extends object, V extends Vitals> {
     this.#asked.delete(child);
     if (vitals !== null) {
       const before = this.#pulses.get(child);
-      const at = Date.now();
+      const at = now();
       const cpu = before === undefined ? 0 : (vitals.cpuTime - before.vitals.cpuTime) / (at - before.at);
       this.#pulses.set(child, { vitals, at, cpu });
     }

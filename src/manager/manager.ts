@@ -2,6 +2,7 @@
 import { rmSync } from "node:fs";
 import { basename, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
+import { now } from "../clock.ts";
 import type { Parts } from "../clone/parts.ts";
 import type { Protocol } from "../exchange.ts";
 import { engineHeaderBytes } from "../listeners/listener.ts";
@@ -560,16 +561,16 @@ export class Manager implements ServerAccess {
       return;
     }
     this.#toldStuck.delete(child);
-    const now = Date.now();
+    const at = now();
     const slot = this.#workers.slotOf(child);
-    const reason = slot && this.#memoryLimit.look(child, slot.id, counts.rss, now);
+    const reason = slot && this.#memoryLimit.look(child, slot.id, counts.rss, at);
     if (reason) this.#recycle(child, reason);
     const before = this.#lastBusy.get(child);
     const isBusy = counts.inFlight > 0 || before === undefined || before.requests !== counts.requests;
-    if (isBusy) this.#lastBusy.set(child, { requests: counts.requests, at: now });
+    if (isBusy) this.#lastBusy.set(child, { requests: counts.requests, at });
     // A reload has a new one in its place under way, and would fail with that one's end.
     else if (this.#reload === null && child === this.#workers.slots.at(-1)?.serving?.child) {
-      this.#scaler.idles(now - before.at);
+      this.#scaler.idles(at - before.at);
       this.#scale();
     }
   }

@@ -1,4 +1,5 @@
 /** What is told of a process in a pool, whether it answers or not. */
+import { now } from "../clock.ts";
 import type { Vitals } from "../vitals.ts";
 import type { Pulse } from "./heartbeat.ts";
 import type { ProcessStats, WorkerStats } from "./messages.ts";
@@ -22,7 +23,7 @@ export function memberStats<V extends Vitals>(
     id: slot.id,
     pid: child.pid,
     state: answer === null && state !== "starting" ? "silent" : shown,
-    uptime: Date.now() - startedAt,
+    uptime: Math.round(now() - startedAt),
     restarts: slot.restarts,
     cpu: pulse?.cpu ?? 0,
     ...counts,

@@ -2,6 +2,7 @@
  * By what a running server is operated: its run directory and control socket, signals, and what systemd is told. How a
  * thing is done is the manager's and the server's; here is who may ask for it, and what they hear.
  */
+import { now } from "../clock.ts";
 import { describe } from "../log.ts";
 import { VERSION } from "../version.ts";
 import { OwnVitals, type Vitals } from "../vitals.ts";
@@ -144,7 +145,7 @@ export class Operator {
   /** Its loop turns, or it would not be asked; and some reactor has said something lately. */
   #isWell(watchdog: number): boolean {
     if (!this.#isReady || this.#manager.state === "stopping") return true;
-    return Date.now() - this.#manager.heardAt < Math.max(watchdog, WELL_FOR);
+    return now() - this.#manager.heardAt < Math.max(watchdog, WELL_FOR);
   }
 
   #summary(): string {

@@ -2,6 +2,7 @@
  * Processes of one kind in numbered slots: keeps as many as it is told to, replaces what dies, and renews them while they
  * serve. What they are and what they are told is the manager's; here is when.
  */
+import { now } from "../clock.ts";
 import { type Death, RestartPolicy } from "./restart-policy.ts";
 
 /** A process, as far as a pool is concerned. */
@@ -262,7 +263,7 @@ export class Pool<C extends PoolChild> {
       slot,
       child,
       state: "starting",
-      startedAt: Date.now(),
+      startedAt: now(),
       purpose,
       ready: Promise.withResolvers(),
       failure: null,
@@ -391,7 +392,7 @@ export class Pool<C extends PoolChild> {
     const { slot, child, state, startedAt } = member;
     this.#members.delete(member);
     this.#spec.ended(child, slot.id);
-    const end = { lived: Date.now() - startedAt, wasKilled };
+    const end = { lived: now() - startedAt, wasKilled };
     if (state === "starting" || state === "ready") {
       const reason = member.failure ?? `${this.#nameOf(slot)} ended (${cause}) before it was ready`;
       member.ready.reject(new MemberError(reason));

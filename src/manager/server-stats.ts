@@ -1,5 +1,6 @@
 /** What reactors and workers say of themselves, when they are asked. */
 
+import { now } from "../clock.ts";
 import type { Vitals } from "../vitals.ts";
 import type { ReactorChild, WorkerChild } from "./child.ts";
 import type { Heartbeat, Pulse } from "./heartbeat.ts";
@@ -28,7 +29,7 @@ export async function reactorStats(
     id: slot.id,
     pid: child.pid,
     state: answer === null ? "silent" : "ready",
-    uptime: Date.now() - startedAt,
+    uptime: Math.round(now() - startedAt),
     restarts: slot.restarts,
     cpu: pulse?.cpu ?? 0,
     ...own,

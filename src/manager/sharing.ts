@@ -1,4 +1,5 @@
 /** What processes of a server share through the manager: messages to all of them, and tables. */
+import { now } from "../clock.ts";
 import type { Parts } from "../clone/parts.ts";
 import type { TableOperation } from "../sharing/operation.ts";
 import { TableError } from "../sharing/table-error.ts";
@@ -36,7 +37,7 @@ export class Sharing {
 
   /** The manager's own operations. @throws TableError (as a rejection) */
   async operate(operation: TableOperation): Promise<unknown> {
-    const result = this.#store.run(operation, Date.now());
+    const result = this.#store.run(operation, now());
     if ("error" in result) throw new TableError(result.error, result.code);
     return result.value;
   }
@@ -46,8 +47,8 @@ export class Sharing {
       this.broadcast(message.parts, from);
       return;
     }
-    const now = Date.now();
-    const results = message.operations.map((operation) => this.#store.run(operation, now));
+    const at = now();
+    const results = message.operations.map((operation) => this.#store.run(operation, at));
     participant.send({ type: "tableAnswer", call: message.call, results });
   }
 }

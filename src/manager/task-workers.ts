@@ -1,5 +1,6 @@
 /** The manager's task workers: starts, renews, recycles and watches them, and tells everybody where they are. */
 import { join } from "node:path";
+import { now } from "../clock.ts";
 import type { ResolvedOptions, ResolvedTasks } from "../options.ts";
 import { TaskClient } from "../tasks/client.ts";
 import { deadlineOf, forgetDeadline } from "../tasks/deadline.ts";
@@ -171,7 +172,7 @@ export class TaskWorkers {
       return;
     }
     const slot = this.#pool.slotOf(child);
-    const reason = slot && this.#memoryLimit.look(child, slot.id, counts.rss, Date.now());
+    const reason = slot && this.#memoryLimit.look(child, slot.id, counts.rss, now());
     if (reason) this.#recycle(child, reason);
   }
 

@@ -2,6 +2,7 @@
 import { rmSync } from "node:fs";
 import { createServer } from "node:net";
 import { dirname } from "node:path";
+import { now } from "../clock.ts";
 import { FileAnswers } from "../files/file-answers.ts";
 import type { Certificates, Listener } from "../listeners/listener.ts";
 import { connectionOf, openListeners, reasonOf } from "../listeners/open.ts";
@@ -135,7 +136,7 @@ function statsOf(reactor: Reactor, vitals: OwnVitals, detailed: boolean): Reacto
     queued: reactor.queued,
     droppedFrames: reactor.droppedFrames,
     protocols: registry.counts(),
-    exchanges: detailed ? registry.snapshot(Date.now()) : [],
+    exchanges: detailed ? registry.snapshot(now()) : [],
   };
 }
 

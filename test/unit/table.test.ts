@@ -1,5 +1,6 @@
 /** Tables, without a process: what an operation does, and what is said of a wrong one. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setSystemTime, test } from "bun:test";
+import { Sharing } from "../../src/manager/sharing.ts";
 import { Tables } from "../../src/sharing/table.ts";
 import { TableError } from "../../src/sharing/table-error.ts";
 import { TableStore } from "../../src/sharing/table-store.ts";
@@ -104,6 +105,19 @@ describe("a row", () => {
     expect((await table.entries()).map(([key]) => key)).toEqual(["kept", "new", "newer"]);
     expect(await table.incr("window", "count").catch((error) => error.code)).toBe("TERCET_TABLE_FULL");
   });
+});
+
+test("a row has its time whatever the system's clock is set to", async () => {
+  const sharing = new Sharing();
+  const schema = { rows: 1, columns: { n: "integer" } } as const;
+  await sharing.operate({ table: "t", type: "declare", schema });
+  await sharing.operate({ table: "t", type: "set", key: "k", values: { n: 1 }, ttl: 60_000 });
+  try {
+    setSystemTime(Date.now() + 3_600_000);
+    expect(await sharing.operate({ table: "t", type: "get", key: "k" })).toEqual({ n: 1 });
+  } finally {
+    setSystemTime();
+  }
 });
 
 test("a full table says so, and changes what is there all the same", async () => {
