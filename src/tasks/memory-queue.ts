@@ -38,10 +38,7 @@ export class MemoryQueue implements TaskQueue {
       this.#tasks.delete(task.id);
       claimed.push(task);
     }
-    if (this.#next > COMPACT_AT && this.#next > this.#order.length / 2) {
-      this.#order = this.#order.slice(this.#next);
-      this.#next = 0;
-    }
+    this.#compact();
     return claimed;
   }
 
@@ -52,7 +49,9 @@ export class MemoryQueue implements TaskQueue {
   }
 
   async withdraw(id: string): Promise<boolean> {
-    return this.#tasks.delete(id);
+    const isWithdrawn = this.#tasks.delete(id);
+    this.#compact();
+    return isWithdrawn;
   }
 
   async find(ids: readonly string[]): Promise<ReadonlyMap<string, Standing>> {
@@ -64,6 +63,12 @@ export class MemoryQueue implements TaskQueue {
   look(): void {}
 
   async close(): Promise<void> {}
+
+  #compact(): void {
+    if (this.#order.length < COMPACT_AT || this.#order.length < 2 * this.#tasks.size) return;
+    this.#order = [...this.#tasks.values()];
+    this.#next = 0;
+  }
 
   #put(task: QueuedTask): void {
     this.#tasks.set(task.id, task);

@@ -81,6 +81,22 @@ async function claimant(count: number): Promise<{ ids: string[]; kill(): Promise
   };
 }
 
+test("a queue in memory lets go of what was withdrawn, though nothing is claimed", async () => {
+  const queue = new MemoryQueue(MAX_QUEUE);
+  await queue.add(task("stays"));
+  const withdrawn: WeakRef<QueuedTask>[] = [];
+  for (let i = 0; i < 5000; i++) {
+    const one = task(i);
+    withdrawn.push(new WeakRef(one));
+    await queue.add(one);
+    await queue.withdraw(one.id);
+  }
+  Bun.gc(true);
+  expect(withdrawn.filter((one) => one.deref() !== undefined).length).toBeLessThan(2000);
+  await queue.add(task("last"));
+  expect(dataOf(await queue.claim(10))).toEqual(["stays", "last"]);
+});
+
 for (const [kind, make] of [
   ["memory", async () => new MemoryQueue(MAX_QUEUE)],
   ["SQLite", openQueue],
