@@ -332,11 +332,19 @@ describe("concurrency: what waits runs when its handler has let go", () => {
   test("however many there are that are over as soon as they run", async () => {
     const options = { workers: 1, concurrency: 1, queueTarget: 60_000, tls: false };
     await using server = await start(options);
+    using observer = await RawConnection.openPlain(server.port);
+    const ask = (path: string) => `GET ${path} HTTP/1.1\r\nhost: localhost\r\n\r\n`;
+    observer.send(ask("/stats") + ask("/hello"));
+    const seen = await observer.untilReceived(/Hello from/);
+    expect(seen.match(/"state":"(?:dispatched|queued)"/g)).toEqual([
+      '"state":"dispatched"',
+      '"state":"queued"',
+    ]);
     using first = await RawConnection.openPlain(server.port);
-    first.send("GET /wait?ms=2000 HTTP/1.1\r\nhost: localhost\r\n\r\n");
+    first.send(ask("/wait?ms=2000"));
     const others = await Promise.all(Array.from({ length: 100 }, () => RawConnection.openPlain(server.port)));
     for (const other of others) {
-      other.send("GET /hello HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(60));
+      other.send(ask("/hello").repeat(60));
     }
     await Promise.all(others.map((other) => other.untilReceived(/(?:HTTP\/1\.1 200 OK.*?){60}$/s, 20_000)));
     for (const other of others) other[Symbol.dispose]();

@@ -53,7 +53,8 @@ export class LocalExchange extends HandlerExchange implements FileOwner {
   }
 
   get state(): FlightState {
-    return this.headSent ? "responding" : "dispatched";
+    if (this.headSent) return "responding";
+    return this.isRunning ? "dispatched" : "queued";
   }
 
   responding(): void {
