@@ -34,8 +34,11 @@ export function requestHandler(handler: RequestHandler, { upload }: ResolvedOpti
     HttpRequest.handling(request);
     return pending.then(
       () => {
-        response.finish();
-        HttpRequest.handled(request);
+        try {
+          response.finish();
+        } finally {
+          HttpRequest.handled(request);
+        }
       },
       (error: unknown) => {
         HttpRequest.handled(request);
