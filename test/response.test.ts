@@ -126,6 +126,9 @@ for (const kind of ALL_CLIENTS) {
         'TypeError: appendHeader: "content-length" has one value (RFC 9110 §5.3)',
         'TypeError: header: the value of "x" is undefined',
         'TypeError: header: the value of "x" is null',
+        'TypeError: header: the value of "x" is of type object, which no field can have',
+        'TypeError: header: the value of "x" is of type object, which no field can have',
+        'TypeError: appendHeader: the value of "x" is of type object, which no field can have',
         "RangeError: status: 99 is not a final status from 200 to 599",
         "RangeError: status: 103 is not a final status from 200 to 599",
         "RangeError: status: 600 is not a final status from 200 to 599",
@@ -371,6 +374,7 @@ describe("early hints (RFC 8297)", () => {
           'TypeError: earlyHints: there is no "link" among the fields (RFC 8297 §2)',
           expect.stringMatching(/^TypeError: earlyHints: .*"link" has forbidden characters/),
           'TypeError: earlyHints: "connection" is for the server to send',
+          'TypeError: earlyHints: "content-length" is for the response that will come (RFC 9110 §8.6)',
         ],
       });
     });

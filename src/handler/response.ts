@@ -76,14 +76,14 @@ export class HttpResponse {
   /**
    * Sets a field, in place of what it was before. Names are taken in any case and sent in lower case.
    * @param value an array for a field of several lines
-   * @throws TypeError for a name or value that RFC 9110 §5 forbids, a line of over 65,503 bytes, several lines of a field that has one
-   * value, such as content-type, or a field of the connection (RFC 9113 §8.2.2), which is the server's own; ResponseStateError after the
-   * head was sent
+   * @throws TypeError for a name or value that RFC 9110 §5 forbids, an object, a content-length that is no number of bytes, a line
+   * of over 65,503 bytes, several lines of a field that has one value, such as content-type, or a field of the connection
+   * (RFC 9113 §8.2.2), which is the server's own; ResponseStateError after the head was sent
    */
   header(name: string, value: FieldValue): this {
     this.#mustBeOpen("header");
     const lower = name.toLowerCase();
-    if (typeof value === "object" && value !== null) {
+    if (Array.isArray(value)) {
       const texts = value.map((each) => sendable("header", lower, each));
       if (texts.length > 1) mayRepeat("header", lower);
       this.removeHeader(lower);
@@ -105,7 +105,7 @@ export class HttpResponse {
   appendHeader(name: string, value: FieldValue): this {
     this.#mustBeOpen("appendHeader");
     const lower = name.toLowerCase();
-    const texts = [value].flat().map((each) => sendable("appendHeader", lower, each as string | number));
+    const texts = [value].flat().map((each) => sendable("appendHeader", lower, each));
     if (texts.length > 1 || this.#find(lower) !== -1) mayRepeat("appendHeader", lower);
     for (const text of texts) this.#fields.push(lower, text);
     return this;
@@ -261,7 +261,9 @@ export class HttpResponse {
     const lines: string[] = [];
     for (const [name, value] of Object.entries(fields)) {
       const lower = name.toLowerCase();
-      for (const each of [value].flat()) lines.push(lower, sendable("earlyHints", lower, each as string));
+      if (lower === "content-length")
+        throw new TypeError(`earlyHints: "${lower}" is for the response that will come (RFC 9110 §8.6)`);
+      for (const each of [value].flat()) lines.push(lower, sendable("earlyHints", lower, each));
     }
     if (!lines.some((text, i) => i % 2 === 0 && text === "link")) {
       throw new TypeError('earlyHints: there is no "link" among the fields (RFC 8297 §2)');
@@ -382,10 +384,7 @@ export class HttpResponse {
   }
 
   #declaredLength(at: number): number {
-    const value = this.#fields[at + 1] as string;
-    if (!DIGITS.test(value))
-      throw new TypeError(`header: content-length is "${value}", not a number of bytes`);
-    return Number(value);
+    return Number(this.#fields[at + 1]);
   }
 
   #pay(call: string, bytes: number): void {
@@ -427,10 +426,16 @@ export class HttpResponse {
 }
 
 /** The value as it is sent. @throws TypeError */
-function sendable(call: string, name: string, value: string | number): string {
-  // "undefined" would be sent, and be a value like any other.
+function sendable(call: string, name: string, value: unknown): string {
+  // "undefined" or "[object Object]" would be sent, and be a value like any other.
   if (value == null) throw new TypeError(`${call}: the value of "${name}" is ${value}`);
+  if (typeof value === "object" || typeof value === "function")
+    throw new TypeError(
+      `${call}: the value of "${name}" is of type ${typeof value}, which no field can have`,
+    );
   const text = String(value).trim();
+  if (name === "content-length" && !DIGITS.test(text))
+    throw new TypeError(`${call}: content-length is "${text}", not a number of bytes`);
   const wrong = unsendableFieldLine(name, text);
   if (wrong !== null) throw new TypeError(`${call}: ${wrong}`);
   if (isConnectionSpecific(name)) throw new TypeError(`${call}: "${name}" is for the server to send`);
