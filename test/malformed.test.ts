@@ -73,6 +73,7 @@ describe("garbage from clients", () => {
 describe("malformed HTTP/1.1 never reaches a handler", () => {
   const shared = sharedServer(() => startFixture("server.ts"));
   const MALFORMED: [name: string, bytes: string][] = [
+    ["a backslash in host", "GET /hello HTTP/1.1\r\nHost: localhost\\secret\r\n\r\n"],
     ["a version that is another protocol's (RFC 9112 §2.3)", "GET /hello HTTP/2.0\r\nHost: a\r\n\r\n"],
     ["no Host (RFC 9112 §3.2)", "GET /hello HTTP/1.1\r\n\r\n"],
     ["two Hosts (RFC 9112 §3.2)", "GET /hello HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"],
