@@ -15,7 +15,7 @@ import { FileAnswers, fileFailure } from "../files/file-answers.ts";
 import { type ExchangeHandler, run } from "../handler/run.ts";
 import { refusalOf } from "../http/fields.ts";
 import type { TrustedProxies } from "../http/proxy.ts";
-import { answerFailure } from "../http/semantics.ts";
+import { answerFailure, refuse } from "../http/semantics.ts";
 import type { ListenerHost } from "../listeners/listener.ts";
 import { type Outcome, Registry } from "../reactor/registry.ts";
 import { type QueueLimits, WaitingQueue } from "../reactor/waiting-queue.ts";
@@ -270,8 +270,6 @@ export class BaseHost implements ListenerHost, LocalOwner {
 
   #refuse(exchange: Exchange, status: FailureStatus, reason: string): void {
     this.registry.count(exchange.protocol, "rejected");
-    if (status === 400 && exchange.sink.refuse !== undefined) exchange.sink.refuse();
-    else answerFailure(exchange, status, reason);
-    exchange.body?.cancel();
+    refuse(exchange, status, reason);
   }
 }

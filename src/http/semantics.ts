@@ -1,6 +1,6 @@
 /** Facts of RFC 9110 that more than one room asks for. */
 import { STATUS_CODES } from "node:http";
-import type { Exchange, ResponseHead } from "../exchange.ts";
+import type { Exchange, FailureStatus, ResponseHead } from "../exchange.ts";
 
 /** RFC 9110 §9.2.2, and QUERY (draft-ietf-httpbis-safe-method-w-body): may be sent again when the answer was lost. */
 const IDEMPOTENT = new Set(["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE", "QUERY"]);
@@ -46,4 +46,11 @@ export function failureResponse(
 export function answerFailure(exchange: Exchange, status: number, reason: string | null): void {
   const { head, body } = failureResponse(exchange.method, status, reason);
   exchange.sink.respond(head, body);
+}
+
+/** Answers a request that no handler will see, or ends it without an answer where its listener would rather do that. */
+export function refuse(exchange: Exchange, status: FailureStatus, reason: string): void {
+  if (status === 400 && exchange.sink.refuse !== undefined) exchange.sink.refuse();
+  else answerFailure(exchange, status, reason);
+  exchange.body?.cancel();
 }

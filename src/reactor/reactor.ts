@@ -14,7 +14,7 @@ import {
 } from "../exchange.ts";
 import { FileAnswers, fileFailure } from "../files/file-answers.ts";
 import { type HeadLimits, refusalOf } from "../http/fields.ts";
-import { answerFailure, isIdempotent } from "../http/semantics.ts";
+import { answerFailure, isIdempotent, refuse } from "../http/semantics.ts";
 import type { ListenerHost } from "../listeners/listener.ts";
 import { FrameError } from "../wire/frames.ts";
 import { type Doing, doingOf } from "../wire/progress.ts";
@@ -476,9 +476,7 @@ export class Reactor implements ListenerHost, LinkOwner {
 
   #refuse(exchange: Exchange, status: FailureStatus, reason: string): void {
     this.registry.count(exchange.protocol, "rejected");
-    if (status === 400 && exchange.sink.refuse !== undefined) exchange.sink.refuse();
-    else answerFailure(exchange, status, reason);
-    exchange.body?.cancel();
+    refuse(exchange, status, reason);
   }
 
   #remove(flight: Flight, outcome: Outcome): void {
