@@ -16,7 +16,7 @@ import type { ExchangeHandler, RequestHandler } from "./handler/run.ts";
 import { requestHandler } from "./handler/run.ts";
 import type { Certificates } from "./listeners/listener.ts";
 import { describe, inOneLine, logTo } from "./log.ts";
-import { loadCertificate, loadSni, selfSignedCertificate } from "./manager/certificate.ts";
+import { loadCertificates, selfSignedCertificate } from "./manager/certificate.ts";
 import { checkFolders } from "./manager/folders.ts";
 import { identityOf } from "./manager/identity.ts";
 import { Manager } from "./manager/manager.ts";
@@ -470,11 +470,11 @@ export class Server {
       if (options.http3 !== "off") this.#log("plain HTTP/1.1: HTTP/2 and HTTP/3 need TLS, which is off");
       return null;
     }
-    const sni = loadSni(options.quic?.sni ?? {});
-    if (options.tls !== null) return { ...loadCertificate(options.tls), sni };
+    const sni = options.quic?.sni ?? {};
+    if (options.tls !== null) return loadCertificates({ ...options.tls, sni }, Date.now(), this.#log);
     const { cert, key, path } = await selfSignedCertificate(Date.now());
     this.#log(`no certificate given: using a self-signed one for localhost, kept in ${path}`);
-    return { cert, key, sni };
+    return loadCertificates({ cert, key, sni }, Date.now(), this.#log);
   }
 
   async #emit(event: "start" | "shutdown"): Promise<void> {

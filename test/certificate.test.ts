@@ -21,6 +21,8 @@ import { untilInFlight } from "./support/stats.ts";
 // Milliseconds: longer than any deadline in a test and the stop of its server, so that every failure is cleaned up.
 setDefaultTimeout(60_000);
 
+const EXPIRED = { from: new Date("2020-01-01"), to: new Date("2020-02-01") };
+
 /** Milliseconds: a lost connection would take a client longer to notice. */
 const ANSWERED_WITHIN = 8_000;
 
@@ -116,16 +118,29 @@ describe("a certificate is replaced", () => {
     );
     await expectShown(server, good);
   });
+
+  test("one that is not valid yet is taken, and the log says so at each reload", async () => {
+    const { server } = shared;
+    const early = await makeCertificate({ from: new Date("2200-01-02"), to: new Date("2200-02-01") });
+    const line = `the certificate ${server.scratch.cert}, not valid before 2200-01-02, is refused by clients`;
+    const told = (times: number) =>
+      until(`${times} lines`, 1_000, () => server.stderr.split(line).length === times + 1);
+    expect(await replaceCertificate(server, early)).toBe("in force");
+    await told(1);
+    await expectShown(server, early);
+    expect(await reloadCertificates(server)).toBe("in force");
+    await told(2);
+  });
 });
 
-test("the engine quic: certificates by name, over TCP too, are read from their files again", async () => {
+test("the engine quic: certificates by name, over TCP too, are read from their files again, and told of once when expired", async () => {
   const scratch = await Scratch.make();
   const [cert, key] = [scratch.file("named-cert.pem"), scratch.file("named-key.pem")];
   const put = (certificate: Pem) => {
     writeFileSync(cert, certificate.cert);
     writeFileSync(key, certificate.key);
   };
-  const [own, first, second] = [await CERTIFICATE, await makeCertificate(), await makeCertificate()];
+  const [own, first, second] = [await CERTIFICATE, await makeCertificate(EXPIRED), await makeCertificate()];
   put(first);
   const sni = { "Other.example": { cert, key }, "*.wild.example": { cert, key } };
   await using server = await startFixture("certificate.ts", {
@@ -143,6 +158,8 @@ test("the engine quic: certificates by name, over TCP too, are read from their f
 
   expect(await shown(shownByTcp)).toEqual(expected(first, own));
   expect(await shown(shownByQuic)).toEqual(expected(first, own));
+  const expired = `the certificate ${cert}, expired on 2020-02-01, is refused by clients`;
+  expect(server.stderr.split(expired).length).toBe(2);
   await using open = await QuicheClient.connect(server);
   put(second);
   expect(await reloadCertificates(server)).toBe("in force");

@@ -3,7 +3,7 @@ import { X509Certificate } from "node:crypto";
 import { statSync } from "node:fs";
 import { isIP } from "node:net";
 import { rootCertificates } from "node:tls";
-import { CertificateError, loadPair } from "../manager/certificate.ts";
+import { CertificateError, dateOf, loadPair, timeFault } from "../manager/certificate.ts";
 import { type Finding, ok, problem, warning } from "./finding.ts";
 
 const DAY = 24 * 60 * 60 * 1000;
@@ -64,14 +64,15 @@ function parsed(pem: string): X509Certificate | null {
 }
 
 function time(leaf: X509Certificate, now: number): Finding {
-  const [from, to] = [Date.parse(leaf.validFrom), Date.parse(leaf.validTo)];
+  const to = Date.parse(leaf.validTo);
   const subject = "certificate time";
-  if (now < from)
-    return problem(subject, `not valid before ${date(from)}`, "set the clock right, or wait: timedatectl");
+  const renew = "renew it, then: tercet reload";
+  const fault = timeFault(leaf, now);
+  if (fault !== null)
+    return problem(subject, fault, now < to ? "set the clock right, or wait: timedatectl" : renew);
   const days = Math.floor((to - now) / DAY);
-  if (now >= to) return problem(subject, `expired on ${date(to)}`, "renew it, then: tercet reload");
-  const text = `valid until ${date(to)}, ${days} days`;
-  return days < SOON_DAYS ? warning(subject, text, "renew it, then: tercet reload") : ok(subject, text);
+  const text = `valid until ${dateOf(to)}, ${days} days`;
+  return days < SOON_DAYS ? warning(subject, text, renew) : ok(subject, text);
 }
 
 function names(leaf: X509Certificate, host: string): Finding {
@@ -149,8 +150,4 @@ function secrecy(key: string): Finding[] {
 /** The common name, or all of it where there is none. */
 function nameOf(subject: string): string {
   return /^CN=(.*)$/m.exec(subject)?.[1] ?? subject.replaceAll("\n", ", ");
-}
-
-function date(time: number): string {
-  return new Date(time).toISOString().slice(0, 10);
 }

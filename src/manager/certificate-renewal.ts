@@ -5,7 +5,7 @@
 import { isDeepStrictEqual } from "node:util";
 import type { Certificates } from "../listeners/listener.ts";
 import type { ResolvedOptions } from "../options.ts";
-import { loadCertificate, loadSni } from "./certificate.ts";
+import { loadCertificates } from "./certificate.ts";
 import type { Pool, PoolChild } from "./pool.ts";
 
 interface Reactor extends PoolChild {
@@ -50,8 +50,8 @@ export class CertificateRenewal {
   read(): Certificates | null {
     if (this.#current === null) return null;
     const { tls, quic } = this.#source;
-    const { cert, key } = tls ? loadCertificate(tls) : this.#current;
-    const read = { cert, key, sni: loadSni(quic?.sni ?? {}) };
+    const source = { ...(tls || this.#current), sni: quic?.sni ?? {} };
+    const read = loadCertificates(source, Date.now(), this.#log);
     return isDeepStrictEqual(read, this.#current) && !this.#isPartial ? null : read;
   }
 

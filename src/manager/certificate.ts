@@ -50,11 +50,40 @@ export function loadCertificate(source: Certificate): Certificate {
   return { cert, key };
 }
 
-/** @param source as in `QuicOptions.sni` */
-export function loadSni(source: Certificates["sni"]): Certificates["sni"] {
-  return Object.fromEntries(
-    Object.entries(source).map(([name, pair]) => [name.toLowerCase(), loadCertificate(pair)]),
-  );
+/**
+ * All that a server can show. One that is out of its time serves: the log is told that clients refuse it.
+ * @param source each as in `loadPair`
+ * @param now milliseconds since the Unix epoch
+ */
+export function loadCertificates(
+  source: Certificates,
+  now: number,
+  log: (line: string) => void,
+): Certificates {
+  // One may have several names.
+  const refused = new Set<string>();
+  const load = (pair: Certificate) => {
+    const loaded = loadCertificate(pair);
+    const fault = timeFault(new X509Certificate(loaded.cert), now);
+    if (fault !== null) refused.add(`the certificate ${nameOf(pair.cert)}, ${fault}, is refused by clients`);
+    return loaded;
+  };
+  const own = load(source);
+  const sni = Object.entries(source.sni).map(([name, pair]) => [name.toLowerCase(), load(pair)]);
+  for (const line of refused) log(line);
+  return { ...own, sni: Object.fromEntries(sni) };
+}
+
+/** How a certificate is out of its time (RFC 5280 §4.1.2.5); null where it is not. @param now as in `loadCertificates` */
+export function timeFault({ validFrom, validTo }: X509Certificate, now: number): string | null {
+  const [from, to] = [Date.parse(validFrom), Date.parse(validTo)];
+  if (now < from) return `not valid before ${dateOf(from)}`;
+  return now >= to ? `expired on ${dateOf(to)}` : null;
+}
+
+/** @param time milliseconds since the Unix epoch */
+export function dateOf(time: number): string {
+  return new Date(time).toISOString().slice(0, 10);
 }
 
 /** Makes a certificate for localhost, or finds the one that was made before. Returns where it is kept. */

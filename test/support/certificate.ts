@@ -6,10 +6,12 @@ export interface Pem {
   readonly key: string;
 }
 
-export async function makeCertificate(): Promise<Pem> {
+/** @param validity from when to when it is valid; a year from now where it is left out */
+export async function makeCertificate(validity?: { readonly from: Date; readonly to: Date }): Promise<Pem> {
   const made = await generate([{ name: "commonName", value: "localhost" }], {
     keyType: "ec",
     algorithm: "sha256",
+    ...(validity && { notBeforeDate: validity.from, notAfterDate: validity.to }),
     extensions: [
       {
         name: "subjectAltName",
