@@ -3,7 +3,7 @@ import { X509Certificate } from "node:crypto";
 import { statSync } from "node:fs";
 import { isIP } from "node:net";
 import { rootCertificates } from "node:tls";
-import { CertificateError, dateOf, loadPair, timeFault } from "../manager/certificate.ts";
+import { CertificateError, dateOf, loadCertificate, loadPair, timeFault } from "../manager/certificate.ts";
 import { type Finding, ok, problem, warning } from "./finding.ts";
 
 const DAY = 24 * 60 * 60 * 1000;
@@ -27,15 +27,19 @@ export function certificateFindings(
     const text = "none is given: one for localhost is made, which clients take only where they are told to";
     return [warning("certificate", text, "get one (certbot certonly), and give --cert and --key")];
   }
-  let pem: string;
   try {
-    pem = loadPair(paths).cert;
+    return pairFindings(paths, host, now);
   } catch (error) {
     if (!(error instanceof CertificateError)) throw error;
     return [
       problem("certificate", error.message, "give --cert and --key as your certificate authority made them"),
     ];
   }
+}
+
+/** @throws CertificateError where the pair cannot be used, and there is nothing better to say of it */
+function pairFindings(paths: { cert: string; key: string }, host: string, now: number): Finding[] {
+  const { cert: pem } = loadPair(paths);
   const blocks = pem.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? [];
   const chain = blocks.map(parsed);
   const broken = chain.indexOf(null);
@@ -45,6 +49,8 @@ export function certificateFindings(
   }
   const [leaf, ...others] = chain as X509Certificate[];
   if (leaf === undefined) return [problem("certificate", `${paths.cert} has none`, "give --cert as PEM")];
+  // One that is cut off is none of these, and no server starts with it.
+  loadCertificate(paths);
   return [
     time(leaf, now),
     names(leaf, host),

@@ -240,7 +240,7 @@ describe("a certificate", () => {
     ]);
   });
 
-  test("in the wrong order, or with one that does not belong", async () => {
+  test("in the wrong order, with one that does not belong, or one that is cut off", async () => {
     const { root, middle, leaf } = await chain;
     expect(found([leaf.cert, root.cert, middle.cert], leaf.private)).toEqual([
       expect.stringMatching(/^problem certificate chain: in the wrong order: certificate 2/),
@@ -253,6 +253,9 @@ describe("a certificate", () => {
     const broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     expect(found([leaf.cert, broken], leaf.private)).toEqual([
       expect.stringMatching(/^problem certificate chain: certificate 2 of .*cert\.pem is not valid/),
+    ]);
+    expect(found([leaf.cert, middle.cert.slice(0, 200)], leaf.private)).toEqual([
+      expect.stringMatching(/^problem certificate: .*cert\.pem cannot be used/),
     ]);
   });
 
