@@ -303,6 +303,20 @@ test("a reload to code that cannot listen fails, and what serves stays", async (
   }
 });
 
+test("where no worker is left nobody is answered, the log says so, and the next that loads serves", async () => {
+  await using versions = await startVersions({ mode: "base", workers: 1 });
+  const { server } = versions;
+  await using client = await HTTP1.open(server);
+  const pid = Number(await textOf(client, "/pid"));
+  versions.load("broken");
+  process.kill(pid, "SIGKILL");
+  await server.logs("no worker is left: nobody is answered until one has started");
+  versions.load("2");
+  await server.logs("worker 1 serves again");
+  await using again = await HTTP1.open(server);
+  expect(await textOf(again, "/version")).toBe("2");
+});
+
 test("with the HTTP/3 engine quic there is no reload, and what serves stays", async () => {
   await using server = await start({ workers: 1, http3: "quic" });
   await using quiche = await QUICHE.open(server);

@@ -66,6 +66,8 @@ const MAX_REQUESTS_JITTER = 0.1;
  * default, 10, it returns under load what the next request asks back, at 3 % of the reactor's time.
  */
 const PURGE_DELAY = "1000";
+/** What becomes of those who ask while no process listens. */
+const NOBODY_ANSWERED = "nobody is answered";
 const SHUTTING_DOWN = "the server is shutting down";
 const LISTENS_ALONE = 'in the mode "base" the HTTP/3 engine "quic" cannot share its port with new code';
 
@@ -316,7 +318,7 @@ export class Manager implements ServerAccess {
   #reactorSpec(): PoolSpec<ReactorChild> {
     return {
       name: "reactor",
-      outage: "nobody is answered",
+      outage: NOBODY_ANSWERED,
       start: (id, told) => this.#startReactor(id, told),
       awaited: () => "it does not listen yet",
       leave: (child, timeout) => child.send({ type: "shutdown", timeout }),
@@ -392,7 +394,7 @@ export class Manager implements ServerAccess {
     const isBase = this.#config.options.mode === "base";
     return {
       name: "worker",
-      outage: "requests get 503",
+      outage: isBase ? NOBODY_ANSWERED : "requests get 503",
       start: (id, told) => this.#startWorker(id, told),
       awaited: (child) => this.#awaited(child),
       leave: (child, timeout) => child.send({ type: "shutdown", timeout }),
