@@ -200,7 +200,8 @@ export interface ServerOptions extends SwooleHttp3Options {
   mode?: "process" | "base";
   /**
    * Worker processes, 1 to 1024; or the least and the most of them: one more starts when requests have to wait for
-   * 20 ms, and the last one leaves when it had none for `workerIdleTimeout`.
+   * 20 ms, and the last one leaves when it had none for `workerIdleTimeout`. One number in the mode `base`, where no
+   * request is another worker's.
    * @default the number of cores; 1 in the mode `base` with the HTTP/3 engine `quic`, which cannot share a port
    */
   workers?: number | { min: number; max: number };
@@ -653,6 +654,9 @@ export function resolveOptions(options: ServerOptions): ResolvedOptions {
     for (const name of ["maxRequests", "maxMemory"] as const) {
       if (isAlone && rest[name] > 0) throw wrongOption(name, rest[name], `0 in the mode "base" ${alone}`);
     }
+    // Who waits there waits for the worker that has its connection, whatever the number of them.
+    if (rest.mode === "base" && rest.workers.min < rest.workers.max)
+      throw wrongOption("workers", rest.workers, 'one number in the mode "base"');
     const workers = isAlone ? { min: 1, max: 1 } : rest.workers;
     return { ...rest, workers, http3: http3.engine, quic: http3.quic };
   }

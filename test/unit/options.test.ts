@@ -174,6 +174,10 @@ describe("options", () => {
       { reactors: Number.NaN },
       'option "reactors" is NaN; it must be a whole number of processes from 1 to 256',
     ],
+    [
+      { workers: { min: 2, max: 8 }, mode: "base" },
+      'option "workers" is { min: 2, max: 8 }; it must be one number in the mode "base"',
+    ],
     [{ mode: "threads" }, 'option "mode" is "threads"; it must be "process" or "base"'],
     [{ http3: "quick" }, 'option "http3.engine" is "quick"; it must be "native", "quic" or "off"'],
     [{ http3: 3 }, 'option "http3" is 3; it must be "native", "quic", "off", true, false, or { engine }'],
