@@ -26,10 +26,16 @@ export class Deadline {
    * Null where memory cannot be shared so.
    * @param isWatched it may not be silent while it has nothing to do
    */
-  static open(runDirectory: string, isWatched: boolean): Deadline | null {
+  static open(runDirectory: string, isWatched: boolean, log: (line: string) => void): Deadline | null {
     if (process.versions.bun === undefined) return null;
     const path = deadlinePath(runDirectory, process.pid);
-    writeFileSync(path, new Uint8Array(BYTES), { mode: 0o600 });
+    try {
+      writeFileSync(path, new Uint8Array(BYTES), { mode: 0o600 });
+    } catch (error) {
+      // The disk is full, say: tasks need somebody to run them more than somebody who can be found stuck.
+      log(`its deadline is not noted: ${path} cannot be written: ${(error as Error).message}`);
+      return null;
+    }
     const bytes = Bun.mmap(path, { shared: true });
     return new Deadline(new Float64Array(bytes.buffer, bytes.byteOffset, 1), isWatched);
   }

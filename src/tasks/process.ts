@@ -74,7 +74,7 @@ export class TaskWorkerProcess {
     const handler = await this.#hooks.load();
     const queue = await this.#openQueue();
     await this.#hooks.started(port);
-    const deadline = Deadline.open(runDirectory, this.#tasks.timeout > 0);
+    const deadline = Deadline.open(runDirectory, this.#tasks.timeout > 0, this.#log);
     this.#worker = new TaskWorker(queue, handler, this.#tasks, maxTasks, deadline, {
       spent: () => this.link.send({ type: "spent" }),
       rested: () => this.#rested.resolve(),

@@ -1,7 +1,7 @@
 /**
  * Which exchange a worker is running, in a page of memory that it shares through a file: what its reactors can read when
- * the worker itself is stuck, or has died. Two stores a request. The only file that knows `Bun.mmap`; where there is none
- * nothing is noted, and nothing is known.
+ * the worker itself is stuck, or has died. Two stores a request. Where memory cannot be shared so nothing is noted, and
+ * nothing is known.
  */
 import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -22,10 +22,16 @@ export class Progress {
   readonly #words: Uint32Array;
 
   /** Null where memory cannot be shared so. */
-  static open(runDirectory: string): Progress | null {
+  static open(runDirectory: string, log: (line: string) => void): Progress | null {
     if (process.versions.bun === undefined) return null;
     const path = progressPath(runDirectory, process.pid);
-    writeFileSync(path, new Uint8Array(BYTES), { mode: 0o600 });
+    try {
+      writeFileSync(path, new Uint8Array(BYTES), { mode: 0o600 });
+    } catch (error) {
+      // The disk is full, say: requests need a worker more than one that tells what it runs.
+      log(`what it runs is not noted: ${path} cannot be written: ${(error as Error).message}`);
+      return null;
+    }
     const bytes = Bun.mmap(path, { shared: true });
     return new Progress(path, new Uint32Array(bytes.buffer, bytes.byteOffset, BYTES / 4));
   }

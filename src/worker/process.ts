@@ -135,7 +135,7 @@ export class WorkerProcess {
   }
 
   async #work(handler: ExchangeHandler, { sockets, runDirectory, maxRequests }: StartMessage): Promise<void> {
-    this.#progress = Progress.open(runDirectory);
+    this.#progress = Progress.open(runDirectory, this.#log);
     const worker = new Worker(this.#id, handler, this.#settings, maxRequests, this.#progress, {
       spent: () => this.link.send({ type: "spent" }),
       // It has all the time that the manager gives it.

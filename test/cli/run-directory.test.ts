@@ -15,9 +15,11 @@ import {
 import { join } from "node:path";
 import { RunDirectory } from "../../src/manager/run-directory.ts";
 import { StartError } from "../../src/manager/start-error.ts";
+import { Deadline } from "../../src/tasks/deadline.ts";
 import { tercet } from "../support/cli.ts";
+import { HTTP1 } from "../support/clients.ts";
 import { failureOf, until } from "../support/poll.ts";
-import { fixture, runCli, Scratch, startCli } from "../support/server.ts";
+import { fixture, runCli, Scratch, startCli, startFixture } from "../support/server.ts";
 
 // Milliseconds: longer than any deadline in a test and the stop of its server, so that every failure is cleaned up.
 setDefaultTimeout(60_000);
@@ -137,6 +139,33 @@ test.skipIf(!IS_ROOT)(
     }
   },
 );
+
+test.skipIf(!IS_ROOT)("a full disk keeps no worker and no task worker from starting", async () => {
+  using scratch = await Scratch.make();
+  const full = scratch.file("full");
+  mkdirSync(full);
+  const isMounted = Bun.spawnSync(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", full]).success;
+  if (!isMounted) return;
+  try {
+    const options = { mode: "process", runDirectory: join(full, "run") };
+    await using server = await startFixture("server.ts", { options });
+    await using client = await HTTP1.open(server);
+    const pid = await (await client.request({ path: "/pid" })).body.text();
+    expect(() => writeFileSync(join(full, "data"), Buffer.alloc(65_536))).toThrow("ENOSPC");
+    process.kill(Number(pid), "SIGKILL");
+    await server.logs(/worker 1: what it runs is not noted: \S+ cannot be written: ENOSPC/);
+    const answer = await client.request({ path: "/hello" });
+    expect(await answer.body.text()).toBe("Hello from HTTP/1.1!");
+    const lines: string[] = [];
+    expect(Deadline.open(full, true, (line) => lines.push(line))).toBeNull();
+    expect(lines).toEqual([
+      expect.stringMatching(/its deadline is not noted: \S+ cannot be written: ENOSPC/),
+    ]);
+    await server.stop();
+  } finally {
+    Bun.spawnSync(["umount", "--lazy", full]);
+  }
+});
 
 describe("a run directory that was left behind", () => {
   test("by a server that was killed is taken over, and removed at the end", async () => {
