@@ -7,6 +7,7 @@ import type { Outcome, QueuedTask, Standing } from "./queue.ts";
 
 const SQL = {
   count: "SELECT count(*) AS count FROM task WHERE state = 'queued'",
+  changes: "SELECT total_changes() AS total",
   isDue: "SELECT EXISTS (SELECT 1 FROM task WHERE state = 'queued' AND due <= :now) AS found",
   add: `INSERT INTO task (id, state, due, awaited, timeout, attempt, attempts, data)
     VALUES (:id, 'queued', :now, :awaited, :timeout, :attempt, :attempts, :data) ON CONFLICT (id) DO NOTHING`,

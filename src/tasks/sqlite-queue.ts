@@ -225,10 +225,14 @@ export class SqliteQueue implements TaskQueue {
     try {
       this.#flushNext(operations.some(({ isFlushed }) => isFlushed));
       this.#database.exec("BEGIN IMMEDIATE");
+      const before = this.#failing === "" ? 0 : this.#changes();
       const values = operations.map((operation) => operation.run());
       this.#database.exec("COMMIT");
-      if (this.#failing !== "") this.#events.log(`the task queue ${this.#path} works again`);
-      this.#failing = "";
+      // What has changed nothing works on a full disk, too.
+      if (this.#failing !== "" && this.#changes() > before) {
+        this.#events.log(`the task queue ${this.#path} works again`);
+        this.#failing = "";
+      }
       for (const [index, operation] of operations.entries()) {
         const value = values[index];
         if (value instanceof TaskQueueFullError) operation.failed(value);
@@ -250,6 +254,11 @@ export class SqliteQueue implements TaskQueue {
     if (isFlushing === this.#isFlushing) return;
     this.#database.exec(`PRAGMA synchronous = ${isFlushing ? "FULL" : "NORMAL"}`);
     this.#isFlushing = isFlushing;
+  }
+
+  /** Rows that were changed since the file was opened. */
+  #changes(): number {
+    return (this.#statements.changes.get() as { total: number }).total;
   }
 
   /** A failure that lasts is told once. */

@@ -380,6 +380,9 @@ test("a full disk refuses what is new and loses nothing; with room again all goe
     const error = await failureOf("a refusal", 20_000, queue.add(task(Buffer.alloc(30_000))));
     expect(error).toBeInstanceOf(TaskError);
     expect(error.message).toStartWith(`the task queue ${at} fails: `);
+    // There is nothing to claim, and so nothing to write.
+    expect(await queue.claim(1)).toEqual([]);
+    await failureOf("another", 20_000, queue.add(task(Buffer.alloc(30_000))));
     expect(log.filter((line) => line === error.message).length).toBe(1);
     await queue.finish(first, result("done"));
     makeRoom();
