@@ -33,7 +33,7 @@ function startBeside(bun, args, fail) {
   // Systemd's watchdog means the server, which runs in a process of its own.
   delete env.WATCHDOG_PID;
   const child = spawn(bun, args, { stdio: "inherit", env });
-  const signals = ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"];
+  const signals = ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"];
   for (const signal of signals) process.on(signal, () => child.kill(signal));
   child.on("error", fail);
   child.on("exit", (code, signal) => {

@@ -296,8 +296,8 @@ export class Server {
   /**
    * Loads the code anew: new workers and task workers start and become ready, then take every new request and task, and the old
    * ones finish what they have (up to `reloadTimeout`) and leave. No connection closes, and no request fails. Certificates
-   * that are given by paths are read again. Resolves when the new ones serve. In the manager and in workers; SIGHUP and
-   * SIGUSR1 to the manager do it, too.
+   * that are given by paths are read again. Resolves when the new ones serve. In the manager and in workers; SIGHUP, SIGUSR1
+   * and SIGUSR2 to the manager do it, too.
    * @throws ReloadError (as a rejection) where the new code does not load: the old still serves then
    */
   reload(): Promise<void> {

@@ -1,4 +1,4 @@
-/** What signals mean to the manager: SIGTERM and SIGINT its end, SIGUSR1 a reload; SIGHUP too, or that its terminal has gone. */
+/** What signals mean to the manager: SIGTERM and SIGINT its end, SIGUSR1 and SIGUSR2 a reload; SIGHUP too, or that its terminal has gone. */
 import { isatty } from "node:tty";
 
 export interface SignalEvents {
@@ -34,12 +34,14 @@ export function onSignals(events: SignalEvents): () => void {
   process.on("SIGTERM", leave);
   process.on("SIGINT", leave);
   process.on("SIGHUP", hangUp);
-  // As whoever comes from Swoole sends it; left alone it would end this process.
+  // As whoever comes from Swoole sends them, the second for task workers alone; left alone they would end this process.
   process.on("SIGUSR1", events.reload);
+  process.on("SIGUSR2", events.reload);
   return () => {
     process.off("SIGTERM", leave);
     process.off("SIGINT", leave);
     process.off("SIGHUP", hangUp);
     process.off("SIGUSR1", events.reload);
+    process.off("SIGUSR2", events.reload);
   };
 }

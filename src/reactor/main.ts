@@ -145,6 +145,7 @@ process.on("SIGINT", () => {});
 process.on("SIGTERM", () => {});
 process.on("SIGHUP", () => {});
 process.on("SIGUSR1", () => {});
+process.on("SIGUSR2", () => {});
 // What the runtime warns of goes to the log, but that an engine is experimental: whoever chose it knows.
 process.removeAllListeners("warning");
 process.on("warning", ({ name, message }) => {

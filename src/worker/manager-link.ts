@@ -50,6 +50,7 @@ export class ManagerLink<To extends ToWorker | ToTaskWorker> implements ServerAc
     process.on("SIGTERM", () => {});
     process.on("SIGHUP", () => {});
     process.on("SIGUSR1", () => {});
+    process.on("SIGUSR2", () => {});
     process.on("disconnect", () => {
       // A task worker may be stuck, and the manager is no more there to end it.
       this.tasks?.killWorkers();

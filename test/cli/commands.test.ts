@@ -172,7 +172,10 @@ describe("a running server", () => {
   test("a signal to reload to all of its processes costs none of them", async () => {
     const before = await status();
     load("signalled");
-    for (const { pid } of [...before.reactors, ...before.workers]) process.kill(pid, "SIGUSR1");
+    for (const { pid } of [...before.reactors, ...before.workers]) {
+      process.kill(pid, "SIGUSR1");
+      process.kill(pid, "SIGUSR2");
+    }
     server.kill("SIGUSR1");
     await until("the new version", 10_000, async () => (await textOf(server, "/version")) === "signalled");
     const { manager, reactors, workers } = await status();
@@ -415,9 +418,9 @@ test("a server in a terminal that is closed does not stay: SIGHUP is no reload t
 });
 
 describe("the launcher", () => {
-  test("hands on SIGHUP and SIGUSR1, and ends as the server does", async () => {
+  test("hands on SIGHUP, SIGUSR1 and SIGUSR2, and ends as the server does", async () => {
     await using server = await startCli(fixture("app.ts"));
-    for (const [count, signal] of (["SIGHUP", "SIGUSR1"] as const).entries()) {
+    for (const [count, signal] of (["SIGHUP", "SIGUSR1", "SIGUSR2"] as const).entries()) {
       server.kill(signal);
       await until("a reload", 10_000, () => server.stderr.match(/reloaded/g)?.length === count + 1);
     }

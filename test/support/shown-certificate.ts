@@ -52,7 +52,7 @@ export function replaceCertificate(server: TestServer, { cert, key }: Pem): Prom
 /** @returns what came of it */
 export async function reloadCertificates(server: TestServer): Promise<string> {
   const said = server.stdout.length;
-  server.kill("SIGUSR2");
+  server.kill("SIGWINCH");
   return until("a word of the certificate", 10_000, () => {
     return /^certificate: (.*)$/m.exec(server.stdout.slice(said))?.[1];
   });
