@@ -321,7 +321,8 @@ export interface ServerOptions extends SwooleHttp3Options {
    */
   queueTarget?: number;
   /**
-   * Milliseconds that requests in flight are given at shutdown, 0 to 2^31 - 1.
+   * Milliseconds that requests in flight are given at shutdown, 0 to 2^31 - 1. Listeners of "shutdown" have what is left of
+   * them, three seconds at least.
    * @default 30000
    */
   shutdownTimeout?: number;

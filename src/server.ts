@@ -56,7 +56,10 @@ export interface ServerEvents {
   task: TaskHandler;
   /** In workers and task workers, for each message that any process has broadcast. What it throws goes to the log. */
   message(message: unknown, from: MessageSender): unknown;
-  /** In the manager, when every other process has left. */
+  /**
+   * In the manager, when every other process has left. At a signal, `tercet stop` or a handler's `shutdown` it has what is left
+   * of `shutdownTimeout`, three seconds at least: the process ends then, with 1.
+   */
   shutdown(server: Server): unknown;
   /**
    * In a worker: a client has connected. This and what follows are told of the HTTP/3 engine quic, all of one connection
@@ -332,9 +335,11 @@ export class Server {
       return;
     }
     this.#operator?.stopping();
+    const { shutdownTimeout } = resolveOptions(this.#options);
+    const deadline = performance.now() + shutdownTimeout;
     try {
-      await this.#manager.stop(resolveOptions(this.#options).shutdownTimeout);
-      this.#operator?.alone();
+      await this.#manager.stop(shutdownTimeout);
+      this.#operator?.alone(deadline - performance.now());
       await this.#emit("shutdown");
     } finally {
       this.#operator?.close();

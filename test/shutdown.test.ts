@@ -280,8 +280,14 @@ describe("an end that is not graceful", () => {
     });
   }
 
-  test("a second signal ends a server whose listener of shutdown never finishes", async () => {
-    await using server = await startFixture("events.ts", { env: { TERCET_TEST_ENDLESS: "1" } });
+  test("a second signal ends a server whose listener of shutdown never finishes; without it the end of shutdownTimeout does, after three seconds at least", async () => {
+    const env = { TERCET_TEST_ENDLESS: "1" };
+    const options = { shutdownTimeout: 1000 };
+    await using unhurried = await startFixture("events.ts", { env, options });
+    unhurried.kill("SIGTERM");
+    await unhurried.prints("event shutdown");
+    const told = performance.now();
+    await using server = await startFixture("events.ts", { env });
     server.kill("SIGTERM");
     await server.prints("event shutdown");
     // One that comes with the first is the first: it is sent until one comes later.
@@ -290,7 +296,10 @@ describe("an end that is not graceful", () => {
       return server.hasExited;
     });
     expect(await server.ended()).toBe(1);
-    await server.logs('given up at shutdown: a listener of "shutdown" has not finished');
+    await server.logs(/given up at shutdown: a listener of "shutdown" has not finished$/m);
+    expect(await unhurried.ended()).toBe(1);
+    expect(performance.now() - told).toBeGreaterThan(2_500);
+    await unhurried.logs('given up at shutdown: a listener of "shutdown" has not finished within 3000 ms');
   });
 
   test("a second signal ends at once what the first is waiting for", async () => {

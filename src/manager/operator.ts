@@ -22,6 +22,8 @@ export interface OperatedServer {
 
 /** Milliseconds after the last word of any reactor in which the server is still taken for well, at the least. */
 const WELL_FOR = 3000;
+/** Milliseconds that listeners of "shutdown" have at the least, where requests have taken all that there was. */
+const LEAST_FOR_LISTENERS = 3000;
 
 export class Operator {
   readonly #server: OperatedServer;
@@ -36,8 +38,8 @@ export class Operator {
   #control: ControlServer | null = null;
   #isReady = false;
   #isLeaving = false;
-  /** Only listeners of "shutdown" are waited for. */
-  #isAlone = false;
+  /** Milliseconds that listeners of "shutdown" have; null as long as there are others to wait for. */
+  #listenersTimeout: number | null = null;
   #isClosed = false;
 
   constructor(
@@ -97,9 +99,13 @@ export class Operator {
     this.#systemd?.stopping();
   }
 
-  /** Every other process has left, and the server's listeners of "shutdown" are told. */
-  alone(): void {
-    this.#isAlone = true;
+  /**
+   * Every other process has left, and the server's listeners of "shutdown" are told.
+   * @param timeout milliseconds that are left of `shutdownTimeout`
+   */
+  alone(timeout: number): void {
+    this.#listenersTimeout = Math.max(Math.round(timeout), LEAST_FOR_LISTENERS);
+    if (this.#isLeaving) this.#limitListeners(this.#listenersTimeout);
   }
 
   /** All is over. Those who asked for it learn it by the end of their connection. */
@@ -117,6 +123,8 @@ export class Operator {
   #leave(): void {
     if (this.#isLeaving) return;
     this.#isLeaving = true;
+    // The script has called `shutdown` itself, which waits for as long as they take.
+    if (this.#listenersTimeout !== null) this.#limitListeners(this.#listenersTimeout);
     this.#server.shutdown().then(
       () => process.exit(0),
       (error: unknown) => {
@@ -128,8 +136,16 @@ export class Operator {
 
   #leaveAtOnce(): void {
     this.#manager.kill();
-    if (!this.#isAlone) return;
-    this.#log('given up at shutdown: a listener of "shutdown" has not finished');
+    if (this.#listenersTimeout !== null) this.#giveUp("");
+  }
+
+  #limitListeners(timeout: number): void {
+    setTimeout(() => this.#giveUp(` within ${timeout} ms`), timeout);
+  }
+
+  /** @param when the listener should have finished */
+  #giveUp(when: string): void {
+    this.#log(`given up at shutdown: a listener of "shutdown" has not finished${when}`);
     process.exit(1);
   }
 
