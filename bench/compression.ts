@@ -1,4 +1,4 @@
-/** What each level of each coding costs and saves: `bun bench/compression.ts`. The levels of src/options.ts follow from it. */
+/** What each level of each coding costs and saves: `npx bun bench/compression.ts`. The levels of src/options.ts follow from it. */
 import type { Coding } from "../src/options.ts";
 import { Encoder, encode } from "../src/worker/encoder.ts";
 import { htmlOf, jsonOf } from "./content.ts";

@@ -1,5 +1,5 @@
 /**
- * What a task, an operation of a table and a message to all cost, measured inside of a worker: `bun bench/tasks.ts`. One worker,
+ * What a task, an operation of a table and a message to all cost, measured inside of a worker: `npx bun bench/tasks.ts`. One worker,
  * one task worker; the median of many rounds.
  */
 import { mkdtempSync, rmSync } from "node:fs";

@@ -1,4 +1,4 @@
-/** `bun examples/express.ts`: an Express 5 app over HTTP/1.1, HTTP/2 and HTTP/3. `PORT` changes the port. */
+/** `npx bun examples/express.ts`: an Express 5 app over HTTP/1.1, HTTP/2 and HTTP/3. `PORT` changes the port. */
 import cookieParser from "cookie-parser";
 import express from "express";
 import { Server } from "tercet";

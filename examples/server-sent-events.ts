@@ -1,4 +1,4 @@
-/** `bun examples/server-sent-events.ts`: a page with a clock that the server pushes, one event a second. */
+/** `npx bun examples/server-sent-events.ts`: a page with a clock that the server pushes, one event a second. */
 import { Server } from "tercet";
 
 const server = new Server("::", Number(process.env.PORT ?? 9501));

@@ -1,6 +1,6 @@
 /**
  * A static site: the reactor answers what is in `public/`, and the handler what is not. `PORT` changes the port; run as
- * `bun examples/static-site.ts`.
+ * `npx bun examples/static-site.ts`.
  */
 import { join } from "node:path";
 import { Server } from "tercet";

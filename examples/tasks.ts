@@ -1,4 +1,4 @@
-/** `bun examples/tasks.ts`: primes are counted in a task worker, and the page that asks stays quick. A table counts the answers. */
+/** `npx bun examples/tasks.ts`: primes are counted in a task worker, and the page that asks stays quick. A table counts the answers. */
 import { Server } from "tercet";
 
 const server = new Server("::", Number(process.env.PORT ?? 9501), { tasks: { workers: 2 } });

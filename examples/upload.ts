@@ -1,5 +1,5 @@
 /**
- * `bun examples/upload.ts`: a page that uploads files with a progress bar. They are streamed to the disk as they come,
+ * `npx bun examples/upload.ts`: a page that uploads files with a progress bar. They are streamed to the disk as they come,
  * and kept in a folder until the server stops. `PORT` changes the port.
  */
 import { mkdtemp, rm } from "node:fs/promises";
