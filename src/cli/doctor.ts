@@ -8,7 +8,7 @@ import type { ServerStatus } from "../manager/control.ts";
 import { ControlError } from "../manager/control-client.ts";
 import { runDirectoryFault, usualRunDirectories } from "../manager/run-directory.ts";
 import { checkAddress, OptionError } from "../options.ts";
-import { DEFAULT_COLUMNS, DEFAULT_HOST, DEFAULT_PORT, numberOf } from "./flags.ts";
+import { DEFAULT_COLUMNS, hostFlag, numberOf, portFlag } from "./flags.ts";
 import { connectTo } from "./running-server.ts";
 
 interface DoctorFlags {
@@ -27,8 +27,8 @@ const LEVEL_WIDTH = "warning".length;
 export function doctorCommand(): Command {
   return new Command("doctor")
     .description("check machine, port and certificate for a server; exit code 1 where something is a problem")
-    .option("--host <host>", "that the server is to listen on", DEFAULT_HOST)
-    .option("--port <port>", "that it is to have", String(DEFAULT_PORT))
+    .addOption(hostFlag("that the server is to listen on"))
+    .addOption(portFlag("that it is to have"))
     .option("--cert <file>", "its PEM certificate")
     .option("--key <file>", "the PEM private key of the certificate")
     .option("--no-tls", "it is to be plain HTTP/1.1")

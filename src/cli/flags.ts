@@ -1,8 +1,10 @@
 /** What the commands share of reading flags: a wrong value is named where every option is checked. */
 
+import { Option } from "commander";
+
 /** All addresses, of IPv6 and IPv4. */
-export const DEFAULT_HOST = "::";
-export const DEFAULT_PORT = 9501;
+const DEFAULT_HOST = "::";
+const DEFAULT_PORT = "9501";
 /** Where the output is no terminal. */
 export const DEFAULT_COLUMNS = 80;
 
@@ -10,4 +12,14 @@ export const DEFAULT_COLUMNS = 80;
 export function numberOf(text: string): number {
   const number = Number(text);
   return text.trim() === "" || Number.isNaN(number) ? (text as unknown as number) : number;
+}
+
+/** @param description of the host that the command means */
+export function hostFlag(description: string): Option {
+  return new Option("--host <host>", description).default(DEFAULT_HOST, DEFAULT_HOST);
+}
+
+/** @param description of the port that the command means */
+export function portFlag(description: string): Option {
+  return new Option("--port <port>", description).default(DEFAULT_PORT, DEFAULT_PORT);
 }

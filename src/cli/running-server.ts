@@ -4,8 +4,8 @@ import { resolve } from "node:path";
 import type { Command } from "commander";
 import { ControlClient, ControlError } from "../manager/control-client.ts";
 import { controlSocketIn, knownRunDirectories, usualRunDirectories } from "../manager/run-directory.ts";
-import { checkAddress } from "../options.ts";
-import { DEFAULT_PORT, numberOf } from "./flags.ts";
+import { checkAddress, OptionError } from "../options.ts";
+import { numberOf, portFlag } from "./flags.ts";
 
 export interface ServerFlags {
   readonly port: string;
@@ -15,15 +15,17 @@ export interface ServerFlags {
 /** Has a command take the flags that name a server. */
 export function withServerFlags(command: Command): Command {
   return command
-    .option("--port <port>", "of the server", String(DEFAULT_PORT))
+    .addOption(portFlag("of the server"))
     .option(
       "--run-dir <folder>",
       "the server's run directory, where it was started with one, or with port 0",
     );
 }
 
-/** @throws ControlError (as a rejection) where there is none: its line names those that there are */
+/** @throws ControlError where there is none: its line names those that there are; OptionError (both as rejections) */
 export async function connectTo(flags: ServerFlags): Promise<ControlClient> {
+  // An unset variable of a script, and not the working directory.
+  if (flags.runDir === "") throw new OptionError('option "run-dir" is ""; it must be a path to a folder');
   if (flags.runDir !== undefined) {
     const directory = resolve(flags.runDir);
     const client = await connectIn(directory);

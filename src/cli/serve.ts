@@ -18,7 +18,7 @@ import { Server } from "../server.ts";
 import type { TaskHandler } from "../tasks/task.ts";
 import { taskWorkerId, workerId } from "../worker/role.ts";
 import { defaultLogFile, startDaemon, takeDaemon } from "./daemon.ts";
-import { DEFAULT_HOST, DEFAULT_PORT, numberOf } from "./flags.ts";
+import { hostFlag, numberOf, portFlag } from "./flags.ts";
 
 type NumberOption = {
   [Name in keyof ResolvedOptions]: ResolvedOptions[Name] extends number ? Name : never;
@@ -30,7 +30,7 @@ const NUMBERS: readonly (readonly [name: NumberOption, unit: string, description
   ["maxBodyBytes", "bytes", "of a request's body; over it 413"],
   ["requestTimeout", "ms", "until a response must have begun; then 504; 0: no limit"],
   ["maxRequests", "n", "requests after which a worker is replaced; 0: never"],
-  ["maxMemory", "bytes", "resident memory over which a worker is replaced; 0: never"],
+  ["maxMemory", "bytes", "resident memory over which a worker or task worker is replaced; 0: never"],
   ["concurrency", "n", "requests that one worker has at a time; 0: no limit"],
   ["workerIdleTimeout", "ms", "without a request until a worker above the least number leaves"],
   ["reloadTimeout", "ms", "for a new worker to become ready, and for an old one to finish"],
@@ -76,8 +76,8 @@ export function serveCommand(): Command {
       "serve the module's default export, { fetch(request), task?(data) } or nodeHandler(app), over HTTP/1.1, HTTP/2 and HTTP/3",
     )
     .argument("<module>", "TypeScript or JavaScript file")
-    .option("--host <host>", "name or address to listen on", DEFAULT_HOST)
-    .option("--port <port>", "for TCP and UDP; 0 lets the system pick", String(DEFAULT_PORT))
+    .addOption(hostFlag("name or address to listen on"))
+    .addOption(portFlag("for TCP and UDP; 0 lets the system pick"))
     .addOption(withDefault("--mode <mode>", "process | base", defaults.mode))
     .addOption(
       withDefault("--workers <n>", "worker processes, or the least and the most: 2-8", defaults.workers.min),
@@ -155,7 +155,7 @@ async function serve(path: string, flags: Flags): Promise<void> {
 
 /** @throws OptionError for flags that say nothing without another, or not with it */
 function checkTogether({ daemon, logFile, watch }: Flags): void {
-  if (logFile !== undefined && !daemon) throw new OptionError('option "logFile" needs --daemon');
+  if (logFile !== undefined && !daemon) throw new OptionError('option "log-file" needs --daemon');
   if (watch && daemon)
     throw new OptionError('option "watch" is for development: it does not go with --daemon');
 }

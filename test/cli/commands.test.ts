@@ -346,6 +346,9 @@ describe("a server on a port", () => {
     const { code, stderr } = await tercet(scratch, ["status", "--port", "1"]);
     expect(code).toBe(1);
     expect(lineOf(stderr)).toMatch(/^no server is running on port 1 .*; there is --run-dir /);
+    const unset = await tercet(scratch, ["stop", "--run-dir", ""]);
+    expect([unset.code, unset.stdout]).toEqual([1, ""]);
+    expect(lineOf(unset.stderr)).toBe('option "run-dir" is ""; it must be a path to a folder');
 
     const examined = await tercet(scratch, ["doctor", "--host", "127.0.0.1", "--port", on]);
     expect(examined.stdout).toContain(`that of the running server, process ${shown.manager.pid}`);

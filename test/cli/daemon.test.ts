@@ -107,7 +107,7 @@ describe("a daemon", () => {
         /^tercet: the log file .*file\/log cannot be written: /,
       ],
       [["--daemon", "--watch"], /^tercet: .*--daemon\n$/],
-      [["--log-file", scratch.file("log")], /^tercet: .*--daemon\n$/],
+      [["--log-file", scratch.file("log")], /^tercet: option "log-file" needs --daemon\n$/],
     ];
     for (const [flags, reason] of wrong) {
       const { code, stdout, stderr } = await daemons.run(
