@@ -235,7 +235,9 @@ export class Server {
     this.#mustNotRun("start");
     if (started !== null && started !== this) {
       throw new Error(
-        "start: another server of this process was started, and its workers run this script up to there",
+        started.#module === null
+          ? "start: another server of this process was started, and its workers run this script up to there"
+          : `start: tercet serve starts a server by itself; a script with one of its own is run by: npx bun ${started.#module}`,
       );
     }
     const options = resolveOptions(this.#options);

@@ -363,4 +363,9 @@ describe("a start that cannot be", () => {
     expect(line).toContain("no-handler.ts");
     expect(line).toContain("fetch");
   });
+
+  test("a script that starts a server itself, in place of a handler module", async () => {
+    await using program = await runCli(fixture("events.ts"));
+    expect(await failedStart(program)).toMatch(/is run by: npx bun \S+events\.ts \(/);
+  });
 });
