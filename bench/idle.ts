@@ -74,7 +74,7 @@ async function oneOf(bench: Bench, server: RunningServer, connections: number): 
 }
 
 /** Null where this machine does not tell. */
-export async function memoryAtRest({ pids }: RunningServer): Promise<number | null> {
+async function memoryAtRest({ pids }: RunningServer): Promise<number | null> {
   let before = memoryOf(pids);
   for (const until = performance.now() + REST_LIMIT; performance.now() < until; ) {
     await Bun.sleep(INTERVAL);

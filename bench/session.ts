@@ -30,7 +30,7 @@ const REPETITIONS = 3;
 const QUICK = 1 / 20;
 
 /** A file to send, of any length up to that. */
-export const UPLOAD_BYTES = 256 * MIB;
+const UPLOAD_BYTES = 256 * MIB;
 
 type Series = Results["series"];
 

@@ -77,7 +77,7 @@ export interface Verdict {
 }
 
 /** What a run of one server is to the run of another next to it: the machine's own speed drifts more than that does. */
-export function ratiosOf(of: readonly Run[], to: readonly Run[], metric: Metric): number[] {
+function ratiosOf(of: readonly Run[], to: readonly Run[], metric: Metric): number[] {
   return of.map((run, index) => (run[metric] ?? Number.NaN) / (to[index]?.[metric] ?? Number.NaN));
 }
 

@@ -322,6 +322,7 @@ export class Server {
   /**
    * Shuts the server down: no new requests, those in flight finish (up to `shutdownTimeout`), every process leaves.
    * Resolves when that is done, however often it is called; in a worker, when it was asked for. A start that is under way fails.
+   * @throws what a listener of "shutdown" throws (as a rejection)
    */
   async shutdown(): Promise<void> {
     if (this.#worker !== null) this.#worker.link.send({ type: "shutdownServer" });

@@ -83,7 +83,7 @@ export function lastValues(fields: URLSearchParams): Record<string, string> {
 }
 
 /** @param fatal what the charset has not is an error, rather than U+FFFD */
-export function decoderOf(charset: string, fatal: boolean): TextDecoder {
+function decoderOf(charset: string, fatal: boolean): TextDecoder {
   try {
     return new TextDecoder(charset as ConstructorParameters<typeof TextDecoder>[0], { fatal });
   } catch (cause) {

@@ -8,7 +8,7 @@ import { createServer, type Server, type Socket } from "node:net";
 import type { Protocol } from "../exchange.ts";
 import type { ReactorStats, ServerStats } from "./messages.ts";
 
-export const CONTROL_COMMANDS = ["status", "reload", "stop"] as const;
+const CONTROL_COMMANDS = ["status", "reload", "stop"] as const;
 export type ControlCommand = (typeof CONTROL_COMMANDS)[number];
 
 export type ControlAnswer =

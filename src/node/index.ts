@@ -19,6 +19,7 @@ export type NodeHandler = RequestHandler & { readonly [REQUEST_HANDLER]: true };
  * Makes a handler of a `node:http` listener. `req` and `res` are an `IncomingMessage` and a `ServerResponse` over the
  * request's exchange, with back pressure both ways. What the listener throws, or rejects with, becomes a 500 without
  * detail.
+ * @throws TypeError for what is no function
  */
 export function nodeHandler(listener: NodeListener): NodeHandler {
   if (typeof listener !== "function") {

@@ -13,8 +13,8 @@ export const Frame2 = {
   windowUpdate: 8,
   continuation: 9,
 } as const;
-export const END_STREAM = 0x1;
-export const END_HEADERS = 0x4;
+const END_STREAM = 0x1;
+const END_HEADERS = 0x4;
 
 const PREFACE = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HEADER_BYTES = 9;

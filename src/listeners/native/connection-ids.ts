@@ -19,7 +19,7 @@ export const ASK_PLACE_OFFSET = 15;
 /** Of that byte, without the kind. */
 export const ASK_PLACE_MASK = 0x3f;
 /** What an ask is for. `before` is a control that nothing comes before. */
-export const ASK_KINDS = { ask: 0x00, before: 0x40, control: 0x80 } as const;
+const ASK_KINDS = { ask: 0x00, before: 0x40, control: 0x80 } as const;
 /** What an answer must repeat to be one. */
 export const SECRET_BYTES = 3;
 /** So long are the ids that Bun's engine gives to its connections; a short header does not say it. */
