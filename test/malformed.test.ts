@@ -229,6 +229,27 @@ for (const mode of ["process", "base"] as const) {
         expect(shared.server.stderr).not.toContain("error in POST");
       });
 
+      test("that asks for an upgrade what comes with it is read as behind any other (RFC 9110 §7.8)", async () => {
+        using connection = await open();
+        const asking = "Connection: upgrade\r\nUpgrade: websocket\r\n";
+        connection.send(
+          `${get("/hello", asking)}POST /raw HTTP/1.1\r\nHost: a\r\nContent-Length: 40\r\n\r\n`,
+        );
+        await connection.untilReceived(/Hello/);
+        // All of it is the body.
+        connection.send(get("/status?code=404").padEnd(40));
+        connection.send(`${get("/hello", asking)}garbage\r\n\r\n`);
+        const answers = await connection.untilClosed();
+        const statuses = [...answers.matchAll(/HTTP\/1\.1 (\d+)/g)].map(([, status]) => status);
+        expect(statuses).toEqual(["200", "200", "200", "400"]);
+        expect(answers).toContain('"length":40');
+        using uploading = await open();
+        uploading.send(upload.replace("Host: a\r\n", `Host: a\r\n${asking}`));
+        await uploading.untilReceived(/abc/);
+        uploading.send("not-a-size\r\n");
+        await uploading.untilClosed();
+      });
+
       test("a broken chunk of the second is not taken for the answer to the first", async () => {
         using connection = await open();
         connection.send(`${get("/wait?ms=200")}${upload}not-a-size\r\n`);

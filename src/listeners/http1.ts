@@ -175,6 +175,48 @@ export function gatherWrites(socket: Socket): void {
   };
 }
 
+/** The parser of Bun's TLS sockets (`node:_http_common`). */
+interface Parser {
+  initialize(type: number, resource: object, maxHeaderSize: number, lenientFlags: number): void;
+  /** @returns how many bytes were read */
+  execute(bytes: Uint8Array): number | Error;
+  /** The last request that asked for an upgrade, perhaps not all of it here yet. */
+  passedOver?: IncomingMessage | null;
+}
+
+const REQUEST = 1;
+const STRICT = 0;
+
+const parserOf = (socket: Socket) => (socket as unknown as { readonly parser: Parser }).parser;
+
+/** No upgrade is taken: a request that asks for one is answered like any other (RFC 9110 §7.8). */
+export function passOverUpgrade(request: IncomingMessage): false {
+  parserOf(request.socket).passedOver = request;
+  return false;
+}
+
+/**
+ * Bun's parser stops behind a request that asks for an upgrade, and takes every error from there on for another stop. What had come
+ * with it was dropped: a request, or the head of one, whose body was taken for a request then. After this it is read, too.
+ */
+export function parseBehindUpgrades(socket: Socket, maxHeaderSize: number): void {
+  if (process.versions.bun === undefined) return;
+  const parser = parserOf(socket);
+  const execute = parser.execute.bind(parser);
+  parser.execute = (bytes) => {
+    for (let rest = bytes; ; ) {
+      if (parser.passedOver?.complete) {
+        parser.passedOver = null;
+        parser.initialize(REQUEST, {}, maxHeaderSize, STRICT);
+      }
+      const read = execute(rest);
+      if (!parser.passedOver || typeof read !== "number" || read === rest.length) return read;
+      if (!parser.passedOver.complete) return new Error("the body is broken");
+      rest = rest.subarray(read);
+    }
+  };
+}
+
 /** The chunk that ends a body (RFC 9112 §7.1), without a trailer section. */
 const LAST_CHUNK = "0\r\n\r\n";
 

@@ -11,7 +11,7 @@ import { type AddressInfo, Server as NetServer, type Server, type Socket } from 
 import { createSecureContext, type SecureContext, TLSSocket, type Server as TlsServer } from "node:tls";
 import type { Protocol } from "../exchange.ts";
 import type { ConnectionLimits } from "./connection-limits.ts";
-import { gatherWrites, Http1Exchange } from "./http1.ts";
+import { gatherWrites, Http1Exchange, parseBehindUpgrades, passOverUpgrade } from "./http1.ts";
 import { Http2Exchange, rawHeaders, unwrittenBytes } from "./http2.ts";
 import {
   type Certificates,
@@ -199,10 +199,15 @@ class TcpListener implements Listener {
       ...({ maxHeaderSize } as any),
     });
     // For HTTP/1.1, where the types leave them out. The timeout is not kept to, but told to clients.
-    Object.assign(server, { keepAliveTimeout: options.keepAliveTimeout, maxHeadersCount: 0 });
+    Object.assign(server, {
+      keepAliveTimeout: options.keepAliveTimeout,
+      maxHeadersCount: 0,
+      shouldUpgradeCallback: passOverUpgrade,
+    });
     server.on("secureConnection", (socket) => {
       if (socket.alpnProtocol === "h2") return;
       gatherWrites(socket);
+      parseBehindUpgrades(socket, maxHeaderSize);
       // Bun writes a head, and nothing else, as a string: without this in UTF-8, but fields are latin1.
       socket.setDefaultEncoding("latin1");
       this.#connectionOf(socket);
