@@ -215,14 +215,22 @@ for (const kind of ALL_CLIENTS) {
       expect(await response.body.text()).toBe("late");
     });
 
-    test("finish, then close, when all was sent", async () => {
+    test("finish, then close, when all was sent, and end of a request without a body that nobody reads", async () => {
       await using client = await kind.open(shared.server);
-      const file = shared.server.scratch.file(crypto.randomUUID());
-      expect(await get(client, `/events?end&file=${file}`)).toEqual([200, "begun"]);
-      const events = await recorded(file, 5);
-      expect(events).not.toContain("req aborted");
-      expect(events.filter((event) => event.startsWith("res"))).toEqual(["res finish", "res close"]);
-      expect(events.toSorted()).toEqual(["req close", "req end", "res close", "res finish", "socket close"]);
+      for (const reading of ["", "&unread"]) {
+        const file = shared.server.scratch.file(crypto.randomUUID());
+        expect(await get(client, `/events?end${reading}&file=${file}`)).toEqual([200, "begun"]);
+        const events = await recorded(file, 5);
+        expect(events).not.toContain("req aborted");
+        expect(events.filter((event) => event.startsWith("res"))).toEqual(["res finish", "res close"]);
+        expect(events.toSorted()).toEqual([
+          "req close",
+          "req end",
+          "res close",
+          "res finish",
+          "socket close",
+        ]);
+      }
     });
 
     test("an early answer ends the request without an error", async () => {

@@ -80,7 +80,9 @@ export class NodeRequest extends IncomingMessage {
   /** No more of the body will come. */
   exchangeOver(): void {
     if (this.destroyed) return;
-    if (this.#answered) this.destroy();
+    // As node:http does it: without `end`, whoever waits for this stream takes an answered GET for one that was cut off.
+    if (this.#answered && this.#body === null) this.resume();
+    else if (this.#answered) this.destroy();
     else this.destroy(Object.assign(new Error("aborted"), { code: "ECONNRESET" }));
   }
 
