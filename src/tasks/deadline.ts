@@ -3,8 +3,9 @@
  * task worker does not answer, to tell a task that computes from one that is stuck. One store a task. Where memory cannot be
  * shared so nothing is noted, and a silent task worker is left alone.
  */
-import { readFileSync, rmSync, writeFileSync } from "node:fs";
+import { readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
+import { openSharedPage } from "../shared-page.ts";
 
 const BYTES = 8;
 
@@ -23,21 +24,13 @@ export class Deadline {
   #latest = 0;
 
   /**
-   * Null where memory cannot be shared so.
+   * Null where there is no page.
    * @param isWatched it may not be silent while it has nothing to do
    */
   static open(runDirectory: string, isWatched: boolean, log: (line: string) => void): Deadline | null {
-    if (process.versions.bun === undefined) return null;
     const path = deadlinePath(runDirectory, process.pid);
-    try {
-      writeFileSync(path, new Uint8Array(BYTES), { mode: 0o600 });
-    } catch (error) {
-      // The disk is full, say: tasks need somebody to run them more than somebody who can be found stuck.
-      log(`its deadline is not noted: ${path} cannot be written: ${(error as Error).message}`);
-      return null;
-    }
-    const bytes = Bun.mmap(path, { shared: true });
-    return new Deadline(new Float64Array(bytes.buffer, bytes.byteOffset, 1), isWatched);
+    const page = openSharedPage(path, BYTES, "its deadline", log);
+    return page && new Deadline(new Float64Array(page.buffer, page.byteOffset, 1), isWatched);
   }
 
   private constructor(shared: Float64Array, isWatched: boolean) {

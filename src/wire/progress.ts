@@ -3,9 +3,10 @@
  * the worker itself is stuck, or has died. Two stores a request. Where memory cannot be shared so nothing is noted, and
  * nothing is known.
  */
-import { readFileSync, rmSync, writeFileSync } from "node:fs";
+import { readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import type { ExchangeId } from "../exchange.ts";
+import { openSharedPage } from "../shared-page.ts";
 
 /** Instead of an exchange's id, which is never this: the process ends by itself. */
 const LEAVING = 0xffff_ffff;
@@ -21,19 +22,11 @@ export class Progress {
   readonly #path: string;
   readonly #words: Uint32Array;
 
-  /** Null where memory cannot be shared so. */
+  /** Null where there is no page. */
   static open(runDirectory: string, log: (line: string) => void): Progress | null {
-    if (process.versions.bun === undefined) return null;
     const path = progressPath(runDirectory, process.pid);
-    try {
-      writeFileSync(path, new Uint8Array(BYTES), { mode: 0o600 });
-    } catch (error) {
-      // The disk is full, say: requests need a worker more than one that tells what it runs.
-      log(`what it runs is not noted: ${path} cannot be written: ${(error as Error).message}`);
-      return null;
-    }
-    const bytes = Bun.mmap(path, { shared: true });
-    return new Progress(path, new Uint32Array(bytes.buffer, bytes.byteOffset, BYTES / 4));
+    const page = openSharedPage(path, BYTES, "what it runs", log);
+    return page && new Progress(path, new Uint32Array(page.buffer, page.byteOffset, BYTES / 4));
   }
 
   private constructor(path: string, words: Uint32Array) {
