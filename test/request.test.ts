@@ -18,6 +18,7 @@ import { until } from "./support/poll.ts";
 import { RawConnection } from "./support/raw-connection.ts";
 import { MODE, runFixture, Scratch, startCli, startFixture } from "./support/server.ts";
 import { sharedServer } from "./support/shared-server.ts";
+import { SmallDisk } from "./support/small-disk.ts";
 import { readStats, untilIdle } from "./support/stats.ts";
 
 setDefaultTimeout(60_000);
@@ -403,25 +404,20 @@ describe("a disk that fails", () => {
     const small = multipart([file("a", "a", "small")]);
     const large = multipart([file("a", "a", "small"), file("b", "b", "x".repeat(300_000))]);
     // A disk of some pages; who may not mount one puts a file where the folder was.
-    const mounted = Bun.spawnSync(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", full]).success;
-    if (!mounted) {
+    using disk = SmallDisk.mount(full, "64k");
+    if (disk === null) {
       rmSync(full, { recursive: true });
       writeFileSync(full, "");
     }
-    try {
-      const answer = await answerOf(client, "/form", large, MULTIPART);
-      expect(answer).toEqual({ status: 500, text: "500 Internal Server Error\n" });
-      await server.logs(mounted ? "ENOSPC" : "ENOTDIR");
-      if (mounted) {
-        const files = () =>
-          readdirSync(full, { recursive: true }).filter((name) => String(name).includes("/"));
-        await until("no file left", 5_000, () => files().length === 0);
-        expect((await answerOf(client, "/form", small, MULTIPART)).status).toBe(200);
-      }
-      expect((await readStats(client)).workers[0]?.pid).toBe(pid);
-    } finally {
-      if (mounted) Bun.spawnSync(["umount", "--lazy", full]);
+    const answer = await answerOf(client, "/form", large, MULTIPART);
+    expect(answer).toEqual({ status: 500, text: "500 Internal Server Error\n" });
+    await server.logs(disk === null ? "ENOTDIR" : "ENOSPC");
+    if (disk !== null) {
+      const files = () => readdirSync(full, { recursive: true }).filter((name) => String(name).includes("/"));
+      await until("no file left", 5_000, () => files().length === 0);
+      expect((await answerOf(client, "/form", small, MULTIPART)).status).toBe(200);
     }
+    expect((await readStats(client)).workers[0]?.pid).toBe(pid);
   });
 
   test("a folder for uploads that is not there is an error at the start", async () => {

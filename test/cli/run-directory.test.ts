@@ -20,6 +20,7 @@ import { tercet } from "../support/cli.ts";
 import { HTTP1 } from "../support/clients.ts";
 import { failureOf, until } from "../support/poll.ts";
 import { fixture, runCli, Scratch, startCli, startFixture } from "../support/server.ts";
+import { SmallDisk } from "../support/small-disk.ts";
 
 // Milliseconds: longer than any deadline in a test and the stop of its server, so that every failure is cleaned up.
 setDefaultTimeout(60_000);
@@ -121,22 +122,17 @@ test.skipIf(!IS_ROOT)(
     using scratch = await Scratch.make();
     const full = scratch.file("full");
     mkdirSync(full);
-    const isMounted = Bun.spawnSync(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", full]).success;
-    // A container may have root without the right to mount.
-    if (!isMounted) return;
-    try {
-      writeFileSync(join(full, "data"), Buffer.alloc(4096));
-      const spec = { path: scratch.file("place"), port: 0, pidFile: null, identity: null };
-      for (const change of [{ path: join(full, "run") }, { pidFile: join(full, "pid") }]) {
-        const take = RunDirectory.take({ ...spec, ...change }, () => {});
-        const error = await failureOf("a refusal", 5_000, take);
-        expect(error).toBeInstanceOf(StartError);
-        expect(error.message).toMatch(/ cannot be written: ENOSPC/);
-      }
-      expect(existsSync(join(full, "run"))).toBe(false);
-    } finally {
-      Bun.spawnSync(["umount", full]);
+    using disk = SmallDisk.mount(full, "4k");
+    if (disk === null) return;
+    writeFileSync(join(full, "data"), Buffer.alloc(4096));
+    const spec = { path: scratch.file("place"), port: 0, pidFile: null, identity: null };
+    for (const change of [{ path: join(full, "run") }, { pidFile: join(full, "pid") }]) {
+      const take = RunDirectory.take({ ...spec, ...change }, () => {});
+      const error = await failureOf("a refusal", 5_000, take);
+      expect(error).toBeInstanceOf(StartError);
+      expect(error.message).toMatch(/ cannot be written: ENOSPC/);
     }
+    expect(existsSync(join(full, "run"))).toBe(false);
   },
 );
 
@@ -144,27 +140,21 @@ test.skipIf(!IS_ROOT)("a full disk keeps no worker and no task worker from start
   using scratch = await Scratch.make();
   const full = scratch.file("full");
   mkdirSync(full);
-  const isMounted = Bun.spawnSync(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", full]).success;
-  if (!isMounted) return;
-  try {
-    const options = { mode: "process", runDirectory: join(full, "run") };
-    await using server = await startFixture("server.ts", { options });
-    await using client = await HTTP1.open(server);
-    const pid = await (await client.request({ path: "/pid" })).body.text();
-    expect(() => writeFileSync(join(full, "data"), Buffer.alloc(65_536))).toThrow("ENOSPC");
-    process.kill(Number(pid), "SIGKILL");
-    await server.logs(/worker 1: what it runs is not noted: \S+ cannot be written: ENOSPC/);
-    const answer = await client.request({ path: "/hello" });
-    expect(await answer.body.text()).toBe("Hello from HTTP/1.1!");
-    const lines: string[] = [];
-    expect(Deadline.open(full, true, (line) => lines.push(line))).toBeNull();
-    expect(lines).toEqual([
-      expect.stringMatching(/its deadline is not noted: \S+ cannot be written: ENOSPC/),
-    ]);
-    await server.stop();
-  } finally {
-    Bun.spawnSync(["umount", "--lazy", full]);
-  }
+  using disk = SmallDisk.mount(full, "64k");
+  if (disk === null) return;
+  const options = { mode: "process", runDirectory: join(full, "run") };
+  await using server = await startFixture("server.ts", { options });
+  await using client = await HTTP1.open(server);
+  const pid = await (await client.request({ path: "/pid" })).body.text();
+  expect(() => writeFileSync(join(full, "data"), Buffer.alloc(65_536))).toThrow("ENOSPC");
+  process.kill(Number(pid), "SIGKILL");
+  await server.logs(/worker 1: what it runs is not noted: \S+ cannot be written: ENOSPC/);
+  const answer = await client.request({ path: "/hello" });
+  expect(await answer.body.text()).toBe("Hello from HTTP/1.1!");
+  const lines: string[] = [];
+  expect(Deadline.open(full, true, (line) => lines.push(line))).toBeNull();
+  expect(lines).toEqual([expect.stringMatching(/its deadline is not noted: \S+ cannot be written: ENOSPC/)]);
+  await server.stop();
 });
 
 describe("a run directory that was left behind", () => {

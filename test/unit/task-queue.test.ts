@@ -11,6 +11,7 @@ import type { Outcome, QueuedTask, TaskQueue } from "../../src/tasks/queue.ts";
 import { SqliteQueue } from "../../src/tasks/sqlite-queue.ts";
 import { failureOf, until } from "../support/poll.ts";
 import { fixture } from "../support/server.ts";
+import { SmallDisk } from "../support/small-disk.ts";
 
 const MAX_QUEUE = 5;
 const directory = mkdtempSync(join(tmpdir(), "tercet-queue-"));
@@ -368,15 +369,15 @@ function leaveNoRoom(disk: string, at: string, isMounted: boolean): () => void {
 }
 
 test("a full disk refuses what is new and loses nothing; with room again all goes on", async () => {
-  const disk = join(directory, "disk");
-  mkdirSync(disk);
-  const isMounted = Bun.spawnSync(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", disk]).success;
-  const at = join(disk, "tasks.db");
+  const folder = join(directory, "disk");
+  mkdirSync(folder);
+  using disk = SmallDisk.mount(folder, "400k");
+  const at = join(folder, "tasks.db");
   try {
     const queue = await openQueue(at);
     await queue.add(task("first", { isAwaited: true }));
     const [first] = (await queue.claim(1)) as [QueuedTask];
-    const makeRoom = leaveNoRoom(disk, at, isMounted);
+    const makeRoom = leaveNoRoom(folder, at, disk !== null);
     const error = await failureOf("a refusal", 20_000, queue.add(task(Buffer.alloc(30_000))));
     expect(error).toBeInstanceOf(TaskError);
     expect(error.message).toStartWith(`the task queue ${at} fails: `);
@@ -394,6 +395,5 @@ test("a full disk refuses what is new and loses nothing; with room again all goe
     expect(log).toContain(`the task queue ${at} works again`);
   } finally {
     for (const queue of open.splice(0)) await queue.close();
-    if (isMounted) Bun.spawnSync(["umount", "--lazy", disk]);
   }
 }, 60_000);
