@@ -781,25 +781,28 @@ describe("bodies that are not read", () => {
     await until("its end", 5_000, () => files().length === 0);
   });
 
-  test("do not come to an end, short as they are: behind the answer their client is told to stop (RFC 9114 §4.1)", async () => {
-    await using server = await start();
-    await using peer = await RawHttp3.open(server.port);
-    const ids = ["", "x"].map((body) =>
-      peer.begin(
-        Buffer.concat([
-          headers(request({ method: "POST", path: "/ignore" })),
-          ...(body === "" ? [] : [frame(FrameType.data, body)]),
-        ]),
-      ),
-    );
-    await until("the answers", 5_000, () => ids.every((id) => peer.stream(id).ended));
-    expect(ids.map((id) => peer.body(id))).toEqual(["ignored", "ignored"]);
-    await until("the streams' end", 5_000, async () => {
-      const { info } = await json<{ info: { streams: { open: number } } }>(peer, "/connection");
-      // Its own is the one.
-      return info.streams.open === 1;
-    });
-  });
+  test.each(["process", "base"])(
+    "do not come to an end, short as they are: behind the answer their client is told to stop (RFC 9114 §4.1), in the mode %s",
+    async (mode) => {
+      await using server = await start({}, { mode });
+      await using peer = await RawHttp3.open(server.port);
+      const ids = ["", "x"].map((body) =>
+        peer.begin(
+          Buffer.concat([
+            headers(request({ method: "POST", path: "/ignore" })),
+            ...(body === "" ? [] : [frame(FrameType.data, body)]),
+          ]),
+        ),
+      );
+      await until("the answers", 5_000, () => ids.every((id) => peer.stream(id).ended));
+      expect(ids.map((id) => peer.body(id))).toEqual(["ignored", "ignored"]);
+      await until("the streams' end", 5_000, async () => {
+        const { info } = await json<{ info: { streams: { open: number } } }>(peer, "/connection");
+        // Its own is the one.
+        return info.streams.open === 1;
+      });
+    },
+  );
 
   test("over maxBodyBytes are 413, however slow the handler", async () => {
     await using server = await start({}, { maxBodyBytes: MIB });

@@ -16,6 +16,8 @@ import { HandlerExchange } from "../worker/handler-exchange.ts";
 
 /** Bytes of a body that are taken though nobody reads them: as many as would be on their way to a worker. */
 const DISCARDED_BYTES = WINDOW_BYTES;
+/** The same in milliseconds: one that never ends would keep its stream open. */
+const DISCARDED_FOR = 1000;
 
 export interface LocalOwner {
   /** Bytes of a request's body. */
@@ -204,6 +206,7 @@ class LocalBody implements RequestBody {
 
   /** What is on its way is taken: a client that is told to stop may not look at the answer. */
   async #discard(): Promise<void> {
+    const patience = setTimeout(() => this.#body.cancel(), DISCARDED_FOR);
     try {
       // The handler's last read may be under way, and there is one at a time.
       await this.#reading;
@@ -215,6 +218,8 @@ class LocalBody implements RequestBody {
       this.#body.cancel();
     } catch {
       // The client has gone, and nothing of the body is left to take.
+    } finally {
+      clearTimeout(patience);
     }
   }
 
