@@ -679,15 +679,17 @@ function withoutSwooleNames(options: ServerOptions): ServerOptions {
   const named: Record<string, unknown> = {};
   const rest: Record<string, unknown> = { ...options };
   for (const [swoole, name] of Object.entries(SWOOLE_NAMES)) {
-    if (rest[swoole] === undefined) continue;
+    const given = rest[swoole];
+    // Where it is left out by `undefined`, as any other.
+    delete rest[swoole];
+    if (given === undefined) continue;
     const engine = typeof options.http3 === "object" ? options.http3?.engine : options.http3;
     if (engine !== "quic") {
       throw new OptionError(`option "${swoole}" is for the HTTP/3 engine "quic", and "http3" is another`);
     }
-    named[name] = rest[swoole];
-    delete rest[swoole];
+    named[name] = given;
   }
-  if (Object.keys(named).length === 0) return options;
+  if (Object.keys(named).length === 0) return rest;
   const http3 = typeof options.http3 === "object" ? options.http3 : { engine: "quic" };
   return { ...rest, http3: { ...http3, ...named } as Http3Options };
 }

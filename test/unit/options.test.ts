@@ -119,6 +119,10 @@ describe("options", () => {
       qpackMaxTableCapacity: 0,
       qpackBlockedStreams: 5,
     });
+    // Left out, as any other option may be.
+    const nothing: object = { http3_qpack_blocked_streams: undefined };
+    for (const http3 of ["quic", "native"] as const)
+      expect(resolveOptions({ http3, ...nothing })).toEqual(resolveOptions({ http3 }));
   });
 
   const wrong: [unknown, string][] = [
