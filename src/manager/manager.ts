@@ -34,14 +34,7 @@ import { type ChildTold, MemberError, Pool, type PoolSpec } from "./pool.ts";
 import { environmentOf, IDENTITY_VARIABLE } from "./privileges.ts";
 import { ReloadError } from "./reload-error.ts";
 import { Scaler } from "./scaler.ts";
-import {
-  briefly,
-  heardFrom,
-  listenerStats,
-  reactorStats,
-  STATS_TIMEOUT,
-  workerStats,
-} from "./server-stats.ts";
+import { briefly, listenerStats, reactorStats, STATS_TIMEOUT, workerStats } from "./server-stats.ts";
 import { type Participant, Sharing } from "./sharing.ts";
 import { checkPortIsFree, checkRuntime, checkSocketPath } from "./start-checks.ts";
 import { SHUT_DOWN, StartError } from "./start-error.ts";
@@ -89,6 +82,7 @@ export class Manager implements ServerAccess {
   readonly #listening = new WeakMap<WorkerChild, PromiseWithResolvers<void>>();
   readonly #memoryLimit: MemoryLimit<WorkerChild>;
   #address: Address | null = null;
+  #heardAt = 0;
   #failStart: (error: StartError) => void = () => {};
   #isRunning = false;
   #isStopping = false;
@@ -120,7 +114,9 @@ export class Manager implements ServerAccess {
     this.#reactorPulse = new Heartbeat(
       () => this.#reactors.serving,
       (child) => child.ask(briefly, STATS_TIMEOUT),
-      () => {},
+      (_, counts) => {
+        if (counts !== null) this.#heardAt = now();
+      },
     );
     this.#workerPulse = new Heartbeat(
       () => this.#workers.serving,
@@ -185,13 +181,9 @@ export class Manager implements ServerAccess {
     return this.#workers.serving.length;
   }
 
-  /** When a process that listens last said how it is, milliseconds since the Unix epoch. */
+  /** When a process that listens, or did, last said so or how it is, milliseconds since the Unix epoch. */
   get heardAt(): number {
-    const times =
-      this.#config.options.mode === "base"
-        ? heardFrom(this.#workers, this.#workerPulse)
-        : heardFrom(this.#reactors, this.#reactorPulse);
-    return Math.max(...times);
+    return this.#heardAt;
   }
 
   /** @param detailed with every exchange in flight */
@@ -364,6 +356,7 @@ export class Manager implements ServerAccess {
     switch (message.type) {
       case "ready":
         this.#address ??= { port: message.port, protocols: message.protocols };
+        this.#heardAt = now();
         // Those that were told where the reactors are before there was this one.
         for (const { child, state } of this.#workers.members) {
           if (state !== "retiring") child.send({ type: "connect", socket: this.#socketPath(id) });
@@ -500,6 +493,7 @@ export class Manager implements ServerAccess {
       return;
     } else if (message.type === "listening") {
       this.#address ??= { port: message.port, protocols: message.protocols };
+      this.#heardAt = now();
       this.#listening.get(child)?.resolve();
       return;
     }
@@ -564,6 +558,7 @@ export class Manager implements ServerAccess {
     }
     this.#toldStuck.delete(child);
     const at = now();
+    if (this.#config.options.mode === "base") this.#heardAt = at;
     const slot = this.#workers.slotOf(child);
     const reason = slot && this.#memoryLimit.look(child, slot.id, counts.rss, at);
     if (reason) this.#recycle(child, reason);

@@ -1,12 +1,11 @@
 /** What reactors and workers say of themselves, when they are asked. */
 
 import { now } from "../clock.ts";
-import type { Vitals } from "../vitals.ts";
 import type { ReactorChild, WorkerChild } from "./child.ts";
-import type { Heartbeat, Pulse } from "./heartbeat.ts";
+import type { Pulse } from "./heartbeat.ts";
 import { memberStats } from "./member-stats.ts";
 import type { ReactorCounts, ReactorStats, WorkerCounts, WorkerStats } from "./messages.ts";
-import type { Member, Pool, PoolChild } from "./pool.ts";
+import type { Member } from "./pool.ts";
 
 /** Milliseconds within which a process that is well says how it is. */
 export const STATS_TIMEOUT = 1000;
@@ -62,15 +61,6 @@ export function listenerStats({ exchanges, state, ...own }: ToldStats): ReactorS
     cpu,
     ...exchanges,
   };
-}
-
-/** When each of those that serve last said how it is, milliseconds since the Unix epoch. */
-export function heardFrom<C extends PoolChild, V extends Vitals>(
-  pool: Pool<C>,
-  pulse: Heartbeat<C, V>,
-): number[] {
-  const serving = pool.slots.flatMap((slot) => slot.serving ?? []);
-  return serving.map(({ child, startedAt }) => pulse.pulseOf(child)?.at ?? startedAt);
 }
 
 /** A question for the counts and every exchange in flight. */

@@ -7,7 +7,7 @@ import { tercet } from "../support/cli.ts";
 import { HTTP2 } from "../support/clients.ts";
 import { NotifySocket } from "../support/notify-socket.ts";
 import { until } from "../support/poll.ts";
-import { commandLine, descendantsOf } from "../support/processes.ts";
+import { commandLine, descendantsOf, type ProcessKey } from "../support/processes.ts";
 import { fixture, runCli, Scratch, startCli, startFixture } from "../support/server.ts";
 
 // Milliseconds: longer than any deadline in a test and the stop of its server, so that every failure is cleaned up.
@@ -79,7 +79,7 @@ describe("a service", () => {
     expect(await program.ended()).toBe(0);
   });
 
-  test("gives signs of life twice in its time, as long as some reactor does; the socket may be in no file system", async () => {
+  test("gives signs of life twice in its time, as long as some reactor does, or did lately; the socket may be in no file system", async () => {
     using socket = new NotifySocket(`@tercet-test-${crypto.randomUUID()}`);
     const env = { NOTIFY_SOCKET: socket.address, WATCHDOG_USEC: "400000" };
     await using server = await startFixture("server.ts", { env, options: { mode: "process" } });
@@ -90,11 +90,11 @@ describe("a service", () => {
     const each = (performance.now() - began) / 10;
     expect(each).toBeGreaterThan(150);
     expect(each).toBeLessThan(400);
-    const reactors = descendantsOf(server.pid).filter(({ pid }) =>
-      commandLine(pid).includes("reactor/main.ts"),
-    );
-    expect(reactors.length).toBe(1);
-    for (const { pid } of reactors) process.kill(pid, "SIGSTOP");
+    const reactors = () =>
+      descendantsOf(server.pid).filter(({ pid }) => commandLine(pid).includes("reactor/main.ts"));
+    const [first, ...others] = reactors() as [ProcessKey, ...ProcessKey[]];
+    expect(others).toEqual([]);
+    process.kill(first.pid, "SIGSTOP");
     try {
       await until("silence", 15_000, async () => {
         const count = beats();
@@ -102,9 +102,19 @@ describe("a service", () => {
         return beats() === count;
       });
     } finally {
-      for (const { pid } of reactors) process.kill(pid, "SIGCONT");
+      process.kill(first.pid, "SIGCONT");
     }
     await socket.next("WATCHDOG");
+
+    process.kill(first.pid, "SIGKILL");
+    const next = await until("another reactor", 5_000, () => reactors().find(({ pid }) => pid !== first.pid));
+    // It does not get to listen meanwhile.
+    process.kill(next.pid, "SIGSTOP");
+    try {
+      await socket.next("WATCHDOG", 2_000);
+    } finally {
+      process.kill(next.pid, "SIGCONT");
+    }
   });
 
   test("gives none where another process is watched", async () => {
