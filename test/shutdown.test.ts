@@ -17,6 +17,9 @@ import { startVersions } from "./support/versions.ts";
 // Milliseconds: longer than any deadline in a test and the stop of its server, so that every failure is cleaned up.
 setDefaultTimeout(60_000);
 
+/** The most that a timeout may be, milliseconds. */
+const MAX_DELAY = 2 ** 31 - 1;
+
 /** Both ports can be bound. A process shows as ended a moment before its last thread has let go of its sockets. */
 function bindable(port: number): Promise<boolean> {
   return until("the port to be free", 2_000, () => bindOnce(port));
@@ -240,6 +243,19 @@ describe("a graceful shutdown", () => {
     } finally {
       for (const client of clients) await client.close();
     }
+  });
+
+  test("timeouts that are as long as they may be end nothing", async () => {
+    const options = { shutdownTimeout: MAX_DELAY, requestTimeout: MAX_DELAY };
+    await using server = await startFixture("server.ts", { options });
+    await using client = await HTTP2.open(server);
+    const shorter = textOf(client, "/wait?ms=1200");
+    const longer = textOf(client, "/wait?ms=1500");
+    expect(await shorter).toEqual([200, "waited as GET"]);
+    server.kill("SIGTERM");
+    expect(await longer).toEqual([200, "waited as GET"]);
+    await endedCleanly(server);
+    expect(server.stderr).not.toContain("is killed");
   });
 
   test("a handler stuck in a loop does not hold it up for longer than shutdownTimeout", async () => {

@@ -7,6 +7,7 @@ import type { Parts } from "../clone/parts.ts";
 import type { Protocol } from "../exchange.ts";
 import { engineHeaderBytes } from "../listeners/listener.ts";
 import type { ListenConfig } from "../listeners/open.ts";
+import { MAX_DELAY } from "../option-checks.ts";
 import type { ResolvedOptions, ResolvedTasks } from "../options.ts";
 import { stuckAfter } from "../reactor/stuck.ts";
 import type { ServerAccess } from "../server-access.ts";
@@ -545,7 +546,7 @@ export class Manager implements ServerAccess {
     const { mode, requestTimeout } = this.#config.options;
     if (mode === "base") return stuckAfter(requestTimeout);
     // Twice as long as a reactor waits, which knows the exchange at fault: it is to be the first to find it.
-    return 2 * Math.max(requestTimeout, STATS_TIMEOUT);
+    return Math.min(MAX_DELAY, 2 * Math.max(requestTimeout, STATS_TIMEOUT));
   }
 
   #checkWorker(child: WorkerChild, counts: WorkerCounts | null): void {

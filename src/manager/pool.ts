@@ -3,6 +3,7 @@
  * serve. What they are and what they are told is the manager's; here is when.
  */
 import { now } from "../clock.ts";
+import { MAX_DELAY } from "../option-checks.ts";
 import { type Death, RestartPolicy } from "./restart-policy.ts";
 
 /** A process, as far as a pool is concerned. */
@@ -439,10 +440,11 @@ export class Pool<C extends PoolChild> {
 
   async #leave({ slot, child }: OwnMember<C>, timeout: number): Promise<void> {
     this.#spec.leave(child, timeout);
+    const late = Math.min(MAX_DELAY, timeout + LEAVE_GRACE);
     const timer = setTimeout(() => {
       this.#spec.log(`${this.#nameOf(slot)} (${child.pid}) has not left in time: it is killed`);
       child.kill("SIGKILL");
-    }, timeout + LEAVE_GRACE);
+    }, late);
     await child.exited;
     clearTimeout(timer);
   }
