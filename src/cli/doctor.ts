@@ -7,7 +7,7 @@ import { portFindings, runDirectoryFinding, userFinding } from "../doctor/place.
 import type { ServerStatus } from "../manager/control.ts";
 import { ControlError } from "../manager/control-client.ts";
 import { runDirectoryFault, usualRunDirectories } from "../manager/run-directory.ts";
-import { checkAddress, OptionError } from "../options.ts";
+import { checkAddress, OptionError, resolveOptions, type ServerOptions } from "../options.ts";
 import { DEFAULT_COLUMNS, hostFlag, numberOf, portFlag } from "./flags.ts";
 import { connectTo } from "./running-server.ts";
 
@@ -41,7 +41,8 @@ async function doctor(flags: DoctorFlags): Promise<void> {
   const port = numberOf(flags.port);
   checkAddress(host, port);
   if ((cert === undefined) !== (key === undefined)) throw new OptionError("--cert and --key go together");
-  const withHttp3 = tls && flags.http3 !== "off";
+  const { http3 } = resolveOptions({ http3: flags.http3 } as ServerOptions);
+  const withHttp3 = tls && http3 !== "off";
   const serverPid = await serverPidOn(flags.port);
   const [directory = ""] = usualRunDirectories(port);
   const uid = process.geteuid?.() ?? 0;

@@ -378,6 +378,11 @@ describe("a server on a port", () => {
     );
     expect(stdout).toMatch(/^problem +certificate +the certificate .*none\.pem/m);
     expect(stdout).toMatch(/\n2 problems, \d+ warnings?\n$/);
+    expect(await tercet(scratch, ["doctor", ...flags, "--http3", "of"])).toEqual({
+      code: 1,
+      stdout: "",
+      stderr: 'tercet: option "http3.engine" is "of"; it must be "native", "quic" or "off"\n',
+    });
   });
 });
 
