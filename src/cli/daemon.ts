@@ -3,7 +3,7 @@
  * ready, or has failed.
  */
 import { spawn } from "node:child_process";
-import { closeSync, fstatSync, mkdirSync, openSync, readFileSync, type Stats } from "node:fs";
+import { closeSync, fstatSync, mkdirSync, openSync, readSync, type Stats } from "node:fs";
 import { homedir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { StartError } from "../manager/start-error.ts";
@@ -84,9 +84,20 @@ function openLog(path: string): number {
 /** The last of its lines that the command line has written, without its name. @param before what was there before */
 function failureIn(path: string, before: Stats, cause: string): string {
   // A device or a pipe may have no end.
-  const said = before.isFile() ? readFileSync(path).toString("utf8", before.size) : "";
+  const said = before.isFile() ? textFrom(path, before.size) : "";
   const line = said.match(/^tercet: .*$/gm)?.at(-1);
   return (
     line?.replace("tercet: ", "") ?? `the server ended (${cause}) before it was ready; its log is ${path}`
   );
+}
+
+/** What a file has behind so many bytes: what is before them may be more than there is memory for. */
+function textFrom(path: string, start: number): string {
+  const file = openSync(path, "r");
+  try {
+    const bytes = Buffer.alloc(Math.max(0, fstatSync(file).size - start));
+    return bytes.toString("utf8", 0, readSync(file, bytes, 0, bytes.length, start));
+  } finally {
+    closeSync(file);
+  }
 }

@@ -1,6 +1,6 @@
 /** A server in the background: whoever started it knows that it is ready, or why it is not. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
-import { existsSync, readFileSync, readlinkSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, readlinkSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Daemons } from "../support/cli.ts";
 import { HTTP2 } from "../support/clients.ts";
@@ -60,12 +60,17 @@ describe("a daemon", () => {
     await using daemons = await daemonsIn();
     const { scratch } = daemons;
     writeFileSync(scratch.file("app.ts"), "throw new Error('there is no database');\n");
-    const flags = flagsOf(scratch, "--daemon");
-    const { code, stdout, stderr } = await daemons.run("serve", scratch.file("app.ts"), ...flags);
-    expect([code, stdout]).toEqual([1, ""]);
-    expect(stderr).toMatch(
-      /^tercet: \S+\/app\.ts does not load: Error: there is no database .*app\.ts:1:\d+\)\n$/,
-    );
+    // As it is after years: more than could be read.
+    writeFileSync(scratch.file("long.log"), "");
+    truncateSync(scratch.file("long.log"), 5 * 2 ** 30);
+    for (const logFile of [[], ["--log-file", scratch.file("long.log")]]) {
+      const flags = flagsOf(scratch, "--daemon", ...logFile);
+      const { code, stdout, stderr } = await daemons.run("serve", scratch.file("app.ts"), ...flags);
+      expect([code, stdout]).toEqual([1, ""]);
+      expect(stderr).toMatch(
+        /^tercet: \S+\/app\.ts does not load: Error: there is no database .*app\.ts:1:\d+\)\n$/,
+      );
+    }
     expect(readFileSync(scratch.file("state/tercet/0.log"), "utf8")).toContain("there is no database");
     expect(daemons.remaining()).toEqual([]);
   });
