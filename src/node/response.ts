@@ -1,7 +1,12 @@
 /** An exchange's response as `node:http` has it: a `ServerResponse` that writes to the exchange's sink. */
 import { type OutgoingHttpHeader, type OutgoingHttpHeaders, ServerResponse, STATUS_CODES } from "node:http";
 import type { Exchange, Fields, ResponseHead } from "../exchange.ts";
-import { isConnectionSpecific, isForbiddenTrailer, unsendableFieldLine } from "../http/fields.ts";
+import {
+  contentLength,
+  isConnectionSpecific,
+  isForbiddenTrailer,
+  unsendableFieldLine,
+} from "../http/fields.ts";
 import { forbidsBody, forbidsLength } from "../http/semantics.ts";
 import { ownedBy } from "./own.ts";
 import type { NodeRequest } from "./request.ts";
@@ -241,8 +246,7 @@ export class NodeResponse extends ServerResponse<NodeRequest> {
       if (name === "content-length" && forbidsLength(status)) continue;
       for (const one of Array.isArray(value) ? value : [value]) pushLine(fields, name, one, "header");
     }
-    const length = fields.indexOf("content-length");
-    if (length !== -1) this.#declaredBytes = Number(fields[length + 1]);
+    this.#declaredBytes = contentLength(fields) ?? null;
     return { status, fields };
   }
 
