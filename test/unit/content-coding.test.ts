@@ -1,4 +1,6 @@
 /** Which responses are compressed, and what their heads say then, without a socket. */
+
+import { heapStats } from "bun:jsc";
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import type { Fields, RequestHead, ResponseHead } from "../../src/exchange.ts";
@@ -83,6 +85,25 @@ describe("what is compressed", () => {
       expect(plan?.coding).toBeNull();
       expect(plan?.head.fields).toEqual([...JSON_TYPE, "vary", "accept-encoding"]);
     }
+  });
+
+  test("whatever clients and handlers say, nothing of it is kept for long", () => {
+    const said = (i: number, length: number) => `x-${i}`.padEnd(length, "x");
+    const held = () => {
+      Bun.gc(true);
+      return heapStats().heapSize + heapStats().extraMemorySize;
+    };
+    const before = held();
+    for (const [count, length] of [
+      [20_000, 250],
+      [200, 50_000],
+    ] as const) {
+      for (let i = 0; i < count; i++) {
+        const type = ["content-type", `application/json;${said(i, length)}`];
+        expect(coding.plan(request(["accept-encoding", said(i, length)]), head(type))?.coding).toBeNull();
+      }
+    }
+    expect(held() - before).toBeLessThan(2_000_000);
   });
 
   test("of the offered codings alone", () => {

@@ -2,10 +2,12 @@
 import { describe, expect, test } from "bun:test";
 import type { Fields, Protocol } from "../../src/exchange.ts";
 import {
+  isForbiddenTrailer,
   malformedFieldLine,
   malformedTrailers,
   readRequestSection,
   refusalOf,
+  unsendableFieldLine,
 } from "../../src/http/fields.ts";
 
 const LIMITS = { maxHeaderBytes: 4096, maxBodyBytes: 1000 };
@@ -157,6 +159,11 @@ describe("a field line", () => {
     for (const value of ["a\r", "a\nb", "\x00", " a", "a\t"])
       expect(malformedFieldLine("a", value)).toContain("value");
   });
+
+  test("is sent with as many bytes as an engine's encoder takes, with 32 for the line, and not with one more", () => {
+    expect(unsendableFieldLine("abc", "v".repeat(65_500))).toBeNull();
+    expect(unsendableFieldLine("abc", "v".repeat(65_501))).toBe('"abc" has 65504 bytes, over 65503');
+  });
 });
 
 describe("a header section of HTTP/2 or HTTP/3", () => {
@@ -242,5 +249,13 @@ describe("a trailer section of HTTP/2 or HTTP/3", () => {
     expect(malformedTrailers(["a", "1", "Upper", "2"])).toContain("lower case");
     expect(malformedTrailers(["connection", "close"])).toContain("connection");
     expect(malformedTrailers(["a", "b\nc"])).toContain('the value of "a"');
+  });
+
+  test("has nothing that frames, routes, authenticates, controls or describes the message (RFC 9110 §6.5.1)", () => {
+    const wrong = ["transfer-encoding", "content-length", "host", "trailer", "te", "cache-control", "expect"];
+    wrong.push("max-forwards", "range", "authorization", "cookie", "set-cookie");
+    wrong.push("content-encoding", "content-type", "content-range", "connection");
+    expect(wrong.filter((name) => !isForbiddenTrailer(name))).toEqual([]);
+    expect(["etag", "server-timing", "x-sum"].filter(isForbiddenTrailer)).toEqual([]);
   });
 });

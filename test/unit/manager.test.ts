@@ -1,9 +1,13 @@
 /** What a manager decides, without a process: when one starts again, how many there should be, and a pool's steps. */
-import { describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, test } from "bun:test";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { MemoryLimit } from "../../src/manager/memory-limit.ts";
 import { type ChildTold, MemberError, Pool, type PoolChild } from "../../src/manager/pool.ts";
 import { RestartPolicy } from "../../src/manager/restart-policy.ts";
 import { Scaler } from "../../src/manager/scaler.ts";
+import { Deadline, deadlineOf } from "../../src/tasks/deadline.ts";
 import { inTime, until } from "../support/poll.ts";
 
 describe("restart policy", () => {
@@ -75,6 +79,32 @@ describe("memory limit", () => {
     const heavy = {};
     expect([0, 1999, 2000].map((now) => limit.look(heavy, 1, 101, now))).toEqual([null, null, reason]);
     expect(limit.look({}, 2, 101, 0)).toBeNull();
+  });
+});
+
+describe("the deadline of a task worker", () => {
+  const directory = mkdtempSync(join(tmpdir(), "tercet-deadline-"));
+  afterAll(() => rmSync(directory, { recursive: true }));
+  const left = () => Math.round((deadlineOf(directory, process.pid) - Date.now()) / 1000);
+
+  test("is that of the longest task that runs, at once where none does, and never where one may take for ever", () => {
+    const deadline = Deadline.open(directory, true, () => {});
+    expect(deadlineOf(directory, process.pid)).toBe(0);
+    for (const timeout of [5000, 60_000]) deadline?.begin(timeout);
+    expect(left()).toBe(60);
+    deadline?.begin(0);
+    expect(left()).toBe(Number.POSITIVE_INFINITY);
+    for (const timeout of [0, 60_000, 5000]) deadline?.end(timeout);
+    expect(deadlineOf(directory, process.pid)).toBe(0);
+    // What ended early gives the next no time.
+    deadline?.begin(5000);
+    expect(left()).toBe(5);
+  });
+
+  test("is none where nobody is watched, or nothing is known", () => {
+    expect(deadlineOf(directory, 1)).toBe(Number.POSITIVE_INFINITY);
+    Deadline.open(directory, false, () => {});
+    expect(deadlineOf(directory, process.pid)).toBe(Number.POSITIVE_INFINITY);
   });
 });
 
@@ -284,17 +314,50 @@ describe("pool", () => {
   });
 
   test("fewer slots retire those at the end", async () => {
-    const { pool, switches, started } = poolOf();
+    const { pool, process, log, switches, started } = poolOf();
     await started(3);
     pool.resize(1, 60_000);
     expect(switches.at(-1)).toBe("/2,3");
     expect(pool.serving.map(({ pid }) => pid)).toEqual([1]);
+    for (const pid of [2, 3]) process(pid).end("exit code 0");
+    expect(log).toEqual([]);
+  });
+
+  test("a slot that goes takes the process with it that was to fill it", async () => {
+    const { pool, process, started } = poolOf();
+    await started(2);
+    const renewed = pool.renew(true, 60_000);
+    await until("new processes", 1000, () => pool.members.length === 4);
+    pool.resize(1, 60_000);
+    expect([process(3).alive, process(4).alive]).toEqual([true, false]);
+    await expect(renewed).rejects.toThrow("worker 2 ended (signal SIGKILL) before it was ready");
+  });
+
+  test("a renewal that fails leaves no slot empty whose process has died meanwhile", async () => {
+    const { pool, process, processes, started } = poolOf();
+    await started(1);
+    const renewed = pool.renew(true, 60_000);
+    await until("a new process", 1000, () => pool.members.length === 2);
+    process(1).end("signal SIGSEGV");
+    process(2).end("exit code 1");
+    await expect(renewed).rejects.toThrow(MemberError);
+    await until("another", 1000, () => processes.length === 3);
+  });
+
+  test("what was about to be started again is not, when the end comes", async () => {
+    const { pool, process, processes, started } = poolOf();
+    await started(1);
+    process(1).end("exit code 1");
+    await pool.stop(0);
+    await Bun.sleep(20);
+    expect(processes).toHaveLength(1);
   });
 
   test("a recycling whose new process fails leaves the old one, and is tried again, later and later", async () => {
     const { pool, process, log, started, switches } = poolOf();
     await started(1);
     const recycled = pool.recycle(process(1), "it is old", 60_000);
+    await inTime("the word that it is under way", 500, pool.recycle(process(1), "it is old", 60_000));
     for (const [tries, pid] of [2, 3].entries()) {
       await until("a new process", 5000, () => pool.members.length === 2);
       process(pid).end("exit code 1");
@@ -346,14 +409,19 @@ describe("pool", () => {
     expect(log).toEqual([]);
   });
 
-  test("one that does not finish in time is asked to leave", async () => {
-    const { pool, process, started } = poolOf();
-    await started(1);
+  test("one that does not finish in time is asked to leave, and one that has finished is not", async () => {
+    const { pool, process, log, started } = poolOf();
+    await started(2);
     const renewed = pool.renew(true, 50);
-    await until("a new process", 1000, () => pool.members.length === 2);
-    process(2).told.ready();
+    await until("new processes", 1000, () => pool.members.length === 4);
+    for (const pid of [3, 4]) process(pid).told.ready();
     await renewed;
-    await until("the end of its time", 1000, () => process(1).hasToLeave);
     process(1).end("exit code 0");
+    await until("the end of its time", 1000, () => process(2).hasToLeave);
+    expect([process(1).hasToLeave, log]).toEqual([
+      false,
+      ["worker 2 (2) has not finished within 50 ms: it is ended"],
+    ]);
+    process(2).end("exit code 0");
   });
 });

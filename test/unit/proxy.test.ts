@@ -45,6 +45,11 @@ const cases: [rule: string, fields: Record<string, string | string[]>, expected:
   ],
   ["a port is told", { "x-forwarded-for": "2.2.2.2:81" }, { remoteAddress: "2.2.2.2", remotePort: 81 }],
   [
+    "what is no port makes no address",
+    { "x-forwarded-for": "2.2.2.2:65536, 10.0.0.1" },
+    { remoteAddress: "10.0.0.1" },
+  ],
+  [
     "IPv6, with and without brackets",
     { "x-forwarded-for": "2001:db8::1, [fd00::1]:5" },
     { remoteAddress: "2001:db8::1" },

@@ -1,7 +1,7 @@
-/** Which connections the engine `quic` takes, without a socket and with a clock of the test's own. */
+/** Which connections the HTTP/3 engines take, without a socket and with a clock of the test's own. */
 import { describe, expect, test } from "bun:test";
 import { BlockList } from "node:net";
-import { ConnectionLimits } from "../../src/listeners/connection-limits.ts";
+import { ConnectionLimits, SeenConnections } from "../../src/listeners/connection-limits.ts";
 import { Admission } from "../../src/listeners/quic/admission.ts";
 
 const NONE = { connectionRate: 0, handshakeRate: 0, maxConnectionsPerAddress: 0 };
@@ -44,6 +44,8 @@ describe("admission", () => {
     };
     expect(count(0, 1000)).toBe(19);
     expect(count(1000, 2000)).toBe(10);
+    // However long it was quiet.
+    expect(Array.from({ length: 20 }, () => taken(62_000)).filter(Boolean).length).toBe(10);
     expect(admission.admit("192.0.2.2", 2000)).toBeNull();
     // Whoever came too fast is forgotten when a new one would fare no worse.
     expect(admission.size).toBe(2);
@@ -70,5 +72,31 @@ describe("admission", () => {
     expect(admission.admit("192.0.2.9", 0)).toBe("the address is blocked");
     expect(admission.admit("2001:db8::1", 0)).toBe("the address is blocked");
     expect(admission.admit("192.0.3.9", 0)).toBeNull();
+  });
+});
+
+describe("connections that only their requests show", () => {
+  const of = (bounds: { maxConnections?: number; maxConnectionsPerAddress?: number }) =>
+    new SeenConnections(
+      new ConnectionLimits({ maxConnections: 0, maxConnectionsPerAddress: 0, ...bounds }),
+      100,
+    );
+
+  test("count until no request has come from there for as long as an idle one is kept", () => {
+    const seen = of({ maxConnections: 2 });
+    expect([1, 2, 3].map((port) => seen.sees("::1", port, 0))).toEqual([true, true, false]);
+    expect([seen.sees("::1", 1, 60), seen.sees("::1", 3, 99)]).toEqual([true, false]);
+    // The second is forgotten, and the first not, though it was there before.
+    expect([3, 4, 1].map((port) => seen.sees("::1", port, 120))).toEqual([true, false, true]);
+    expect([5, 6].map((port) => seen.sees("::1", port, 300))).toEqual([true, true]);
+  });
+
+  test("count for each address by itself", () => {
+    const seen = of({ maxConnectionsPerAddress: 1 });
+    expect([seen.sees("::1", 1, 0), seen.sees("::1", 2, 0), seen.sees("::2", 1, 0)]).toEqual([
+      true,
+      false,
+      true,
+    ]);
   });
 });

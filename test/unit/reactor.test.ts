@@ -1,9 +1,16 @@
 /** The parts of a reactor that need no socket: the dispatcher, its policies and its queue, the registry, and the end of workers. */
-import { describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, test } from "bun:test";
+import { once } from "node:events";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import type { Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { Duplex } from "node:stream";
 import fc from "fast-check";
-import type { Exchange, RequestHead } from "../../src/exchange.ts";
+import { now } from "../../src/clock.ts";
+import type { Connection, ConnectionEvent } from "../../src/connection.ts";
+import type { Exchange, RequestHead, ResponseHead } from "../../src/exchange.ts";
+import { ConnectionDesk, type Listening } from "../../src/reactor/connection-desk.ts";
 import {
   type Candidate,
   compileDispatch,
@@ -16,7 +23,9 @@ import { Reactor } from "../../src/reactor/reactor.ts";
 import { Registry } from "../../src/reactor/registry.ts";
 import { WaitingQueue } from "../../src/reactor/waiting-queue.ts";
 import type { WorkerLink } from "../../src/reactor/worker-link.ts";
+import { maskOf } from "../../src/wire/connections.ts";
 import { FrameWriter, WIRE_VERSION } from "../../src/wire/frames.ts";
+import { progressPath } from "../../src/wire/progress.ts";
 
 class Worker implements Candidate {
   readonly workerId: number;
@@ -337,6 +346,107 @@ describe("registry", () => {
   });
 });
 
+describe("events of connections", () => {
+  const connection = (id: string) => ({ id, protocol: "HTTP/3", remotePort: 1, localPort: 2 }) as Connection;
+
+  /** A worker that listens, and what it is told. */
+  class Listener implements Listening {
+    readonly told: string[] = [];
+
+    sendEvent({ name, connection }: ConnectionEvent): void {
+      this.told.push(`${name} ${connection.id}`);
+    }
+  }
+
+  test("go to one worker for each connection, in turn, and to another when that has gone", () => {
+    const desk = new ConnectionDesk<Listener>();
+    const [one, other] = [new Listener(), new Listener()];
+    for (const each of [one, other]) desk.listen(each, maskOf(["connect", "close"]));
+    const tell = (name: "connect" | "migrate" | "close", id: string) =>
+      desk.tell?.({ name, connection: connection(id) } as ConnectionEvent);
+    for (const id of ["a", "b", "c"]) tell("connect", id);
+    // Nobody has asked for it.
+    tell("migrate", "b");
+    desk.leave(one);
+    for (const id of ["a", "b", "c"]) tell("close", id);
+    expect(one.told).toEqual(["connect a", "connect c"]);
+    expect(other.told).toEqual(["connect b", "close a", "close b", "close c"]);
+    desk.leave(other);
+    expect(desk.tell).toBeNull();
+  });
+
+  test("are of a connection that nobody knows any more when it has closed", () => {
+    const desk = new ConnectionDesk<Listener>();
+    const listeners = [new Listener(), new Listener()];
+    for (const each of listeners) desk.listen(each, maskOf(["connect", "close"]));
+    for (const name of ["connect", "close", "connect"] as const)
+      desk.tell?.({ name, connection: connection("a") } as ConnectionEvent);
+    expect(listeners.map(({ told }) => told)).toEqual([["connect a", "close a"], ["connect a"]]);
+  });
+});
+
+describe("a request whose workers die", () => {
+  const limits = { ...LIMITS, maxHeaderBytes: 1000, maxBodyBytes: 1, requestTimeout: 1000, concurrency: 0 };
+  const directory = mkdtempSync(join(tmpdir(), "tercet-reactor-"));
+  afterAll(() => rmSync(directory, { recursive: true }));
+
+  /** A request that has come so many milliseconds ago, at a reactor, and workers that have it one after another. */
+  function begin(ago: number) {
+    const policy = dispatchPolicy<WorkerLink>({ policy: "least-busy" }, true, () => {});
+    const told = { stuck: () => {}, broken: () => {}, log: () => {} };
+    const reactor = new Reactor({ limits, policy, runDirectory: directory, ...told });
+    const statuses: number[] = [];
+    const sink = { headSent: false, respond: ({ status }: ResponseHead) => void statuses.push(status) };
+    const id = reactor.nextId();
+    const head = { ...asked("1"), protocol: "HTTP/2", method: "GET", path: "/", authority: "a", fields: [] };
+    const exchange = { ...head, id, body: null, malformed: null, receivedAt: now() - ago, sink };
+    reactor.accept(exchange as unknown as Exchange);
+    let pid = 1_000_000;
+    /** @param noted what the worker notes that it runs; null for nothing at all */
+    const dies = async (noted: number | null) => {
+      const socket = attach(reactor, ++pid);
+      reactor.employ([pid], []);
+      if (noted !== null)
+        writeFileSync(progressPath(directory, pid), Buffer.from(Uint32Array.of(process.pid, noted).buffer));
+      socket.destroy();
+      await once(socket, "close");
+    };
+    return { reactor, statuses, id, dies };
+  }
+
+  test("runs again once, three times, or ten times: by what they did", async () => {
+    const runs = async (notedBy: (id: number) => number | null) => {
+      const { statuses, id, dies } = begin(0);
+      let count = 0;
+      for (; statuses.length === 0 && count < 50; count++) await dies(notedBy(id));
+      expect(statuses).toEqual([502]);
+      return count;
+    };
+    expect(await runs(() => null)).toBe(2);
+    expect(await runs((id) => id)).toBe(4);
+    expect(await runs(() => 0)).toBe(11);
+  });
+
+  test("has its requestTimeout again for each run", async () => {
+    const { reactor, statuses, dies } = begin(900);
+    await dies(0);
+    reactor.expire(now() + 500);
+    expect(statuses).toEqual([]);
+    reactor.expire(now() + 1000);
+    expect(statuses).toEqual([504]);
+  });
+});
+
+/** A worker's end of a channel to the reactor, which has said hello. */
+function attach(reactor: Reactor, pid: number): Duplex {
+  const socket = new Duplex({ read: () => {}, write: (_chunk, _encoding, done) => done() });
+  reactor.attach(socket as Socket);
+  const hello = new FrameWriter();
+  hello.hello({ version: WIRE_VERSION, workerId: 1, pid });
+  socket.emit("data", hello.take());
+  return socket;
+}
+
 test("killWorkers ends every worker, though one has ended by itself and its channel is still open", async () => {
   const limits = { ...LIMITS, maxHeaderBytes: 1, maxBodyBytes: 1, requestTimeout: 0, concurrency: 0 };
   const policy = dispatchPolicy<WorkerLink>({ policy: "least-busy" }, true, () => {});
@@ -345,13 +455,7 @@ test("killWorkers ends every worker, though one has ended by itself and its chan
   const ended = Bun.spawn(["true"]);
   await ended.exited;
   const working = Bun.spawn(["sleep", "60"]);
-  for (const { pid } of [ended, working]) {
-    const socket = new Duplex({ read: () => {}, write: (_chunk, _encoding, done) => done() });
-    reactor.attach(socket as Socket);
-    const hello = new FrameWriter();
-    hello.hello({ version: WIRE_VERSION, workerId: 1, pid });
-    socket.emit("data", hello.take());
-  }
+  for (const { pid } of [ended, working]) attach(reactor, pid);
   reactor.killWorkers();
   await working.exited;
   expect(working.signalCode).toBe("SIGKILL");

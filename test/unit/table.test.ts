@@ -138,6 +138,11 @@ describe("a wrong value rejects, and names the column and the value", () => {
       { count: 1.5 },
       `column "count" is 1.5; it must be a whole number from -(2^53 - 1) to 2^53 - 1`,
     ],
+    [
+      "integer too large",
+      { count: 2 ** 53 },
+      'column "count" is 9007199254740992; it must be a whole number',
+    ],
     ["text for integer", { count: "1" }, `column "count" is '1'; it must be a whole number`],
     ["float", { ratio: Number.NaN }, 'column "ratio" is NaN; it must be a finite number'],
     ["string", { name: 5 }, 'column "name" is 5; it must be a string of at most 5 bytes in UTF-8'],
@@ -169,6 +174,7 @@ describe("a wrong value rejects, and names the column and the value", () => {
     const messages = [
       errorOf(table.get("")),
       errorOf(table.get("k".repeat(257))),
+      errorOf(table.get("é".repeat(129))),
       errorOf(table.set("a", {}, { ttl: -1 })),
       errorOf(table.incr("a", "name")),
       errorOf(table.incr("a", "count", 0.5)),
@@ -176,6 +182,7 @@ describe("a wrong value rejects, and names the column and the value", () => {
     expect((await Promise.all(messages)).map(({ message }) => message)).toEqual([
       `table "t": a key is ''; it must be a string of 1 to 256 bytes in UTF-8`,
       'table "t": a key is a string of 257 bytes; it must be a string of 1 to 256 bytes in UTF-8',
+      'table "t": a key is a string of 258 bytes; it must be a string of 1 to 256 bytes in UTF-8',
       'table "t": ttl is -1; it must be a whole number of milliseconds from 1 on, or 0 for no end',
       'table "t": column "name" is of string; only integer and float can be incremented',
       'table "t": column "count" is incremented by 0.5; it must be a whole number from -(2^53 - 1) to 2^53 - 1',
@@ -219,6 +226,11 @@ describe("a declaration", () => {
       'table "t": rows is 0; it must be a whole number from 1 to 1000000',
     ],
     ["t", { rows: 1, columns: {} }, 'table "t": it has 0 columns; it must have 1 to 64'],
+    [
+      "t",
+      { rows: 1, columns: Object.fromEntries(Array.from({ length: 65 }, (_, i) => [`c${i}`, "integer"])) },
+      'table "t": it has 65 columns; it must have 1 to 64',
+    ],
     ["t", { rows: 1, columns: { "a-b": "integer" } }, 'table "t": a column is named "a-b"; it must be'],
     [
       "t",

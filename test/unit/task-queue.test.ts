@@ -1,5 +1,5 @@
 /** What every queue of tasks promises, and what one in a file does beyond that. */
-import { afterEach, describe, expect, test } from "bun:test";
+import { afterEach, describe, expect, setSystemTime, test } from "bun:test";
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -270,6 +270,28 @@ describe("a queue in SQLite", () => {
     expect(shown).toEqual([[true, "done"], [false, new Error("not done")], "open", "unknown"]);
     await other.received(one.id);
     expect((await queue.find([one.id])).get(one.id)).toBe("unknown");
+  });
+
+  test("forgets an outcome that nobody has come for within a minute, and keeps an error for people to look at", async () => {
+    const queue = await openQueue();
+    for (const data of [1, 2]) await queue.add(task(data, { isAwaited: true }));
+    const [first, second] = (await queue.claim(2)) as [QueuedTask, QueuedTask];
+    await queue.finish(first, result("done"));
+    await queue.finish(second, failure("not done"));
+    const states = () => {
+      const database = new DatabaseSync(path, { readOnly: true });
+      const rows = database.prepare("SELECT state, outcome FROM task").all();
+      database.close();
+      return rows;
+    };
+    try {
+      setSystemTime(Date.now() + 61_000);
+      await until("a look around", 5000, () => states().length === 1);
+    } finally {
+      setSystemTime();
+    }
+    expect(states()).toEqual([{ state: "failed", outcome: null }]);
+    expect([...(await queue.find([first.id, second.id])).values()]).toEqual(["unknown", "unknown"]);
   });
 
   test("keeps a task that failed and that nobody awaited, for people to look at", async () => {
