@@ -1,7 +1,8 @@
 /** Files that came with forms: the directory of their worker's where they are, how they leave it, and how they end. */
-import { constants, rmSync } from "node:fs";
+import { constants } from "node:fs";
 import { copyFile, type FileHandle, mkdir, open, rename, rm, unlink } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
+import { remove } from "../removal.ts";
 
 const OTHER_FILE_SYSTEM = "EXDEV";
 
@@ -16,9 +17,9 @@ class UploadDirectory {
   #last = 0;
 
   /** @param path absolute; what is in it goes with the process */
-  use(path: string): void {
+  use(path: string, log: (line: string) => void): void {
     this.#path = path;
-    process.on("exit", () => rmSync(path, { recursive: true, force: true }));
+    process.on("exit", () => remove(path, log));
   }
 
   /** A new file that only this user can read. */

@@ -1,5 +1,4 @@
 /** Starts reactors and workers, renews and replaces them, and brings them all down. Carries no traffic. */
-import { rmSync } from "node:fs";
 import { basename, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { now } from "../clock.ts";
@@ -10,6 +9,7 @@ import type { ListenConfig } from "../listeners/open.ts";
 import { MAX_DELAY } from "../option-checks.ts";
 import type { ResolvedOptions, ResolvedTasks } from "../options.ts";
 import { stuckAfter } from "../reactor/stuck.ts";
+import { remove } from "../removal.ts";
 import type { ServerAccess } from "../server-access.ts";
 import type { TableOperation } from "../sharing/operation.ts";
 import type { TaskClient } from "../tasks/client.ts";
@@ -331,7 +331,7 @@ export class Manager implements ServerAccess {
   #startReactor(id: number, told: ChildTold): ReactorChild {
     const { options } = this.#config;
     const socketPath = this.#socketPath(id);
-    rmSync(socketPath, { force: true });
+    remove(socketPath, this.#log);
     const child: ReactorChild = new Child(
       {
         script: REACTOR_SCRIPT,
@@ -403,10 +403,10 @@ export class Manager implements ServerAccess {
         this.#totals.ended(child);
         this.#sharing.leave(child);
         // What a worker that was killed could not take away itself.
-        rmSync(this.#uploadsPath(child.pid), { recursive: true, force: true });
+        remove(this.#uploadsPath(child.pid), this.#log);
         // The reactors look at what it did last.
         const path = progressPath(this.#config.directory, child.pid);
-        setTimeout(() => rmSync(path, { force: true }), PROGRESS_KEPT).unref();
+        setTimeout(() => remove(path, this.#log), PROGRESS_KEPT).unref();
       },
       unserved: () => {
         for (const reactor of this.#reactors.serving) reactor.send({ type: "unserved" });

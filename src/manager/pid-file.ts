@@ -2,8 +2,9 @@
  * A file with a process id that can be believed: its process holds a lock on it. One that was left behind is known by
  * that, whichever process has the id by now.
  */
-import { constants, fstatSync, ftruncateSync, readFileSync, rmSync, writeSync } from "node:fs";
+import { constants, fstatSync, ftruncateSync, readFileSync, writeSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
+import { remove } from "../removal.ts";
 import { FileLock } from "./file-lock.ts";
 import type { Libc } from "./libc.ts";
 import { StartError } from "./start-error.ts";
@@ -58,8 +59,8 @@ export class PidFile {
   }
 
   /** Removes it. */
-  release(): void {
-    rmSync(this.path, { force: true });
+  release(log: (line: string) => void): void {
+    remove(this.path, log);
     this.#lock[Symbol.dispose]();
   }
 }

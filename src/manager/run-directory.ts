@@ -11,11 +11,11 @@ import {
   mkdtempSync,
   readdirSync,
   rmdirSync,
-  rmSync,
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { remove } from "../removal.ts";
 import { FileLock } from "./file-lock.ts";
 import { Libc } from "./libc.ts";
 import { PidFile, pidIn } from "./pid-file.ts";
@@ -87,6 +87,7 @@ export class RunDirectory {
   /** Systemd removes nothing old from folders that are locked (tmpfiles.d(5)). */
   readonly #locks: FileLock[];
   readonly #pidFile: PidFile | null;
+  readonly #log: (line: string) => void;
 
   /** @throws StartError (as a rejection) where it cannot be this server's */
   static async take(spec: RunDirectorySpec, log: (line: string) => void): Promise<RunDirectory> {
@@ -105,7 +106,7 @@ export class RunDirectory {
     const locks = [lock];
     let pidFile: PidFile | null = null;
     try {
-      removeRemains(path);
+      removeRemains(path, log);
       if (spec.pidFile !== null) pidFile = await PidFile.take(spec.pidFile, libc);
       writePid(join(path, PID_FILE));
       const { identity } = spec;
@@ -117,10 +118,10 @@ export class RunDirectory {
         if (ofMeeting !== null) locks.push(ofMeeting);
       }
       const remains = given === null && identity === null ? path : meeting;
-      return new RunDirectory(path, meeting, remains, locks, pidFile);
+      return new RunDirectory(path, meeting, remains, locks, pidFile, log);
     } catch (error) {
-      pidFile?.release();
-      removeRemains(path);
+      pidFile?.release(log);
+      removeRemains(path, log);
       removeEmpty(path);
       lock[Symbol.dispose]();
       throw error;
@@ -133,19 +134,21 @@ export class RunDirectory {
     remains: string,
     locks: FileLock[],
     pidFile: PidFile | null,
+    log: (line: string) => void,
   ) {
     this.path = path;
     this.meeting = meeting;
     this.remains = remains;
     this.#locks = locks;
     this.#pidFile = pidFile;
+    this.#log = log;
   }
 
   /** Removes all that the server has made in it, and it. */
   release(): void {
-    rmSync(this.meeting, { recursive: true, force: true });
-    this.#pidFile?.release();
-    removeRemains(this.path);
+    remove(this.meeting, this.#log);
+    this.#pidFile?.release(this.#log);
+    removeRemains(this.path, this.#log);
     removeEmpty(this.path);
     for (const lock of this.#locks.splice(0)) lock[Symbol.dispose]();
   }
@@ -215,11 +218,11 @@ export function runDirectoryFault(path: string): string | null {
   );
 }
 
-function removeRemains(path: string): void {
+function removeRemains(path: string, log: (line: string) => void): void {
   // Whoever clears the temporary folder may have been here.
   if (!existsSync(path)) return;
   for (const name of readdirSync(path)) {
-    if (REMAINS.test(name)) rmSync(join(path, name), { recursive: true, force: true });
+    if (REMAINS.test(name)) remove(join(path, name), log);
   }
 }
 

@@ -2,8 +2,9 @@
 import { join } from "node:path";
 import { now } from "../clock.ts";
 import type { ResolvedOptions, ResolvedTasks } from "../options.ts";
+import { remove } from "../removal.ts";
 import { TaskClient } from "../tasks/client.ts";
-import { deadlineOf, forgetDeadline } from "../tasks/deadline.ts";
+import { deadlineOf, deadlinePath } from "../tasks/deadline.ts";
 import type { TaskWorkerAddress } from "../tasks/remote.ts";
 import type { Child } from "./child.ts";
 import { Heartbeat } from "./heartbeat.ts";
@@ -153,7 +154,7 @@ export class TaskWorkers {
   #ended(child: TaskWorkerChild): void {
     this.#listening.delete(child);
     this.#tellAll([], [], [child.pid]);
-    forgetDeadline(this.#config.runDirectory, child.pid);
+    remove(deadlinePath(this.#config.runDirectory, child.pid), this.#config.log);
     this.#config.ended(child);
   }
 

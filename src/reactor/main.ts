@@ -1,5 +1,4 @@
 /** The reactor process: does what the manager says, and joins the reactor to its sockets. */
-import { rmSync } from "node:fs";
 import { createServer } from "node:net";
 import { dirname } from "node:path";
 import { now } from "../clock.ts";
@@ -9,6 +8,7 @@ import { connectionOf, openListeners, reasonOf } from "../listeners/open.ts";
 import { logTo, logUncaught } from "../log.ts";
 import type { FromReactor, ReactorConfig, ReactorCounts, ToReactor } from "../manager/messages.ts";
 import { dropPrivileges } from "../manager/privileges.ts";
+import { remove } from "../removal.ts";
 import { OwnVitals } from "../vitals.ts";
 import { dispatchPolicy } from "./dispatch-policy.ts";
 import { Reactor } from "./reactor.ts";
@@ -39,7 +39,7 @@ function start(config: ReactorConfig): void {
   process.on("disconnect", () => {
     log("the manager has gone: the server ends");
     reactor.killWorkers();
-    rmSync(config.remains, { recursive: true, force: true });
+    remove(config.remains, log);
     process.exit(1);
   });
 
@@ -119,7 +119,7 @@ function start(config: ReactorConfig): void {
     reactor.close();
     await Promise.all(listeners.map((listener) => listener.close()));
     workers.close();
-    rmSync(config.socketPath, { force: true });
+    remove(config.socketPath, log);
     process.exit(0);
   }
 

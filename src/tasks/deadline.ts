@@ -3,13 +3,14 @@
  * task worker does not answer, to tell a task that computes from one that is stuck. One store a task. Where memory cannot be
  * shared so nothing is noted, and a silent task worker is left alone.
  */
-import { readFileSync, rmSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { openSharedPage } from "../shared-page.ts";
 
 const BYTES = 8;
 
-function deadlinePath(runDirectory: string, pid: number): string {
+/** Where a task worker notes it; the manager removes it after the process. */
+export function deadlinePath(runDirectory: string, pid: number): string {
   return join(runDirectory, `task-${pid}.deadline`);
 }
 
@@ -70,9 +71,4 @@ export function deadlineOf(runDirectory: string, pid: number): number {
     // It shares none.
     return Number.POSITIVE_INFINITY;
   }
-}
-
-/** The process has ended. */
-export function forgetDeadline(runDirectory: string, pid: number): void {
-  rmSync(deadlinePath(runDirectory, pid), { force: true });
 }

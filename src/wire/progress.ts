@@ -3,9 +3,10 @@
  * the worker itself is stuck, or has died. Two stores a request. Where memory cannot be shared so nothing is noted, and
  * nothing is known.
  */
-import { readFileSync, rmSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { ExchangeId } from "../exchange.ts";
+import { remove } from "../removal.ts";
 import { openSharedPage } from "../shared-page.ts";
 
 /** Instead of an exchange's id, which is never this: the process ends by itself. */
@@ -21,17 +22,19 @@ export function progressPath(runDirectory: string, workerPid: number): string {
 export class Progress {
   readonly #path: string;
   readonly #words: Uint32Array;
+  readonly #log: (line: string) => void;
 
   /** Null where there is no page. */
   static open(runDirectory: string, log: (line: string) => void): Progress | null {
     const path = progressPath(runDirectory, process.pid);
     const page = openSharedPage(path, BYTES, "what it runs", log);
-    return page && new Progress(path, new Uint32Array(page.buffer, page.byteOffset, BYTES / 4));
+    return page && new Progress(path, new Uint32Array(page.buffer, page.byteOffset, BYTES / 4), log);
   }
 
-  private constructor(path: string, words: Uint32Array) {
+  private constructor(path: string, words: Uint32Array, log: (line: string) => void) {
     this.#path = path;
     this.#words = words;
+    this.#log = log;
     process.on("exit", () => {
       words[1] = LEAVING;
     });
@@ -48,7 +51,7 @@ export class Progress {
 
   /** The process leaves as it was told to: nobody will ask. */
   close(): void {
-    rmSync(this.#path, { force: true });
+    remove(this.#path, this.#log);
   }
 }
 

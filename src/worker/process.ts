@@ -1,5 +1,4 @@
 /** The worker process: does what the manager says, and joins the worker to the reactors' sockets. */
-import { rmSync } from "node:fs";
 import { connect, type Socket } from "node:net";
 import type { BaseConfig, BaseServer } from "../base/base-server.ts";
 import type { ConnectionInfo } from "../connection.ts";
@@ -12,6 +11,7 @@ import { type ListenConfig, reasonOf } from "../listeners/open.ts";
 import { describe, logTo, logUncaught } from "../log.ts";
 import type { ToWorker, WorkerCounts } from "../manager/messages.ts";
 import type { ResolvedOptions } from "../options.ts";
+import { remove } from "../removal.ts";
 import { OwnVitals } from "../vitals.ts";
 import { Progress } from "../wire/progress.ts";
 import type { HandlerSettings } from "./handler-exchange.ts";
@@ -77,7 +77,7 @@ export class WorkerProcess {
         // In the mode `base` there are no reactors to do it.
         if (this.#remains === null) return;
         this.#log("the manager has gone: the server ends");
-        rmSync(this.#remains, { recursive: true, force: true });
+        remove(this.#remains, this.#log);
       },
     );
   }
@@ -89,7 +89,7 @@ export class WorkerProcess {
   #told(message: ToWorker): void {
     switch (message.type) {
       case "start":
-        uploadDirectory.use(message.uploads);
+        uploadDirectory.use(message.uploads, this.#log);
         this.#start(message).catch((error: Error) => this.link.fail(error.message));
         return;
       case "listen":

@@ -157,6 +157,28 @@ test.skipIf(!IS_ROOT)("a full disk keeps no worker and no task worker from start
   await server.stop();
 });
 
+test.skipIf(!IS_ROOT)(
+  "a disk that has become read-only costs the server no process but the one that died",
+  async () => {
+    using scratch = await Scratch.make();
+    const folder = scratch.file("disk");
+    mkdirSync(folder);
+    using disk = SmallDisk.mount(folder, "1m");
+    if (disk === null) return;
+    const options = { mode: "process", runDirectory: join(folder, "run"), pidFile: join(folder, "pid") };
+    await using server = await startFixture("server.ts", { options });
+    await using client = await HTTP1.open(server);
+    const pid = await (await client.request({ path: "/pid" })).body.text();
+    expect(disk.makeReadOnly()).toBe(true);
+    process.kill(Number(pid), "SIGKILL");
+    await server.logs(/worker 1: what it runs is not noted: \S+ cannot be written: EROFS/);
+    await server.logs(/\S+ is not removed: EROFS/);
+    const answer = await client.request({ path: "/hello" });
+    expect(await answer.body.text()).toBe("Hello from HTTP/1.1!");
+    await server.stop();
+  },
+);
+
 describe("a run directory that was left behind", () => {
   test("by a server that was killed is taken over, and removed at the end", async () => {
     using place = await Scratch.make();

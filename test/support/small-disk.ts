@@ -1,4 +1,4 @@
-/** A disk that is soon full. */
+/** A disk that is soon full, or can be read alone. */
 
 /** A file system of its own in a folder, until it is disposed of. */
 export class SmallDisk implements Disposable {
@@ -17,7 +17,19 @@ export class SmallDisk implements Disposable {
     return success ? new SmallDisk(folder) : null;
   }
 
+  /** As a disk becomes on which the kernel has found errors; false where that could not be. */
+  makeReadOnly(): boolean {
+    // Over itself: of its own it would not, as long as some file is open.
+    const commands = [
+      ["--bind", this.#folder, this.#folder],
+      ["-o", "remount,bind,ro", this.#folder],
+    ];
+    return commands.every((command) => Bun.spawnSync(["mount", ...command]).success);
+  }
+
   [Symbol.dispose](): void {
+    // What lies over it, too.
+    Bun.spawnSync(["umount", "--lazy", "--recursive", this.#folder]);
     Bun.spawnSync(["umount", "--lazy", this.#folder]);
   }
 }

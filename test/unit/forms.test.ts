@@ -14,7 +14,7 @@ import { field, file, multipart } from "../support/multipart.ts";
 setDefaultTimeout(30_000);
 
 const directory = mkdtempSync(join(tmpdir(), "tercet-forms-"));
-uploadDirectory.use(join(directory, "uploads"));
+uploadDirectory.use(join(directory, "uploads"), () => {});
 afterAll(() => rmSync(directory, { recursive: true }));
 
 const LIMITS = { maxFiles: 10, maxFileBytes: 10_000_000, maxFields: 10, maxFieldBytes: 1000 };
