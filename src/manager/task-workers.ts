@@ -4,7 +4,7 @@ import { now } from "../clock.ts";
 import type { ResolvedOptions, ResolvedTasks } from "../options.ts";
 import { remove } from "../removal.ts";
 import { TaskClient } from "../tasks/client.ts";
-import { deadlineOf, deadlinePath } from "../tasks/deadline.ts";
+import { deadlinePath, timeLeft } from "../tasks/deadline.ts";
 import type { TaskWorkerAddress } from "../tasks/remote.ts";
 import type { Child } from "./child.ts";
 import { Heartbeat } from "./heartbeat.ts";
@@ -169,7 +169,7 @@ export class TaskWorkers {
     if (!child.alive || this.#isStopping) return;
     if (counts === null) {
       // One that computes, and may, is left alone.
-      if (Date.now() > deadlineOf(this.#config.runDirectory, child.pid)) this.#kill(child);
+      if (timeLeft(this.#config.runDirectory, child.pid) < 0) this.#kill(child);
       return;
     }
     const slot = this.#pool.slotOf(child);

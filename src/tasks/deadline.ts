@@ -4,10 +4,13 @@
  * shared so nothing is noted, and a silent task worker is left alone.
  */
 import { readFileSync } from "node:fs";
+import { uptime } from "node:os";
 import { join } from "node:path";
 import { openSharedPage } from "../shared-page.ts";
 
 const BYTES = 8;
+/** Milliseconds: the uptime may be told in whole seconds, and nobody's time is to end early. */
+const SECOND = 1000;
 
 /** Where a task worker notes it; the manager removes it after the process. */
 export function deadlinePath(runDirectory: string, pid: number): string {
@@ -16,7 +19,7 @@ export function deadlinePath(runDirectory: string, pid: number): string {
 
 /** The task worker's side. */
 export class Deadline {
-  /** Milliseconds since the Unix epoch. */
+  /** Milliseconds since the machine has started, of which all processes know and which nobody sets. */
   readonly #shared: Float64Array;
   readonly #idle: number;
   #running = 0;
@@ -44,7 +47,7 @@ export class Deadline {
   begin(timeout: number): void {
     this.#running++;
     if (timeout === 0) this.#unlimited++;
-    else this.#latest = Math.max(this.#latest, Date.now() + timeout);
+    else this.#latest = Math.max(this.#latest, uptime() * 1000 + SECOND + timeout);
     this.#note();
   }
 
@@ -62,11 +65,11 @@ export class Deadline {
   }
 }
 
-/** The manager's side: milliseconds since the Unix epoch; Infinity where nothing is known. */
-export function deadlineOf(runDirectory: string, pid: number): number {
+/** The manager's side: milliseconds that are left, less than 0 where it is over; Infinity where nothing is known. */
+export function timeLeft(runDirectory: string, pid: number): number {
   try {
     const bytes = readFileSync(deadlinePath(runDirectory, pid));
-    return bytes.length < BYTES ? Number.POSITIVE_INFINITY : bytes.readDoubleLE(0);
+    return bytes.length < BYTES ? Number.POSITIVE_INFINITY : bytes.readDoubleLE(0) - uptime() * 1000;
   } catch {
     // It shares none.
     return Number.POSITIVE_INFINITY;

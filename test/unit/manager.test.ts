@@ -1,5 +1,5 @@
 /** What a manager decides, without a process: when one starts again, how many there should be, and a pool's steps. */
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, setSystemTime, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -7,7 +7,7 @@ import { MemoryLimit } from "../../src/manager/memory-limit.ts";
 import { type ChildTold, MemberError, Pool, type PoolChild } from "../../src/manager/pool.ts";
 import { RestartPolicy } from "../../src/manager/restart-policy.ts";
 import { Scaler } from "../../src/manager/scaler.ts";
-import { Deadline, deadlineOf } from "../../src/tasks/deadline.ts";
+import { Deadline, timeLeft } from "../../src/tasks/deadline.ts";
 import { inTime, until } from "../support/poll.ts";
 
 describe("restart policy", () => {
@@ -85,26 +85,41 @@ describe("memory limit", () => {
 describe("the deadline of a task worker", () => {
   const directory = mkdtempSync(join(tmpdir(), "tercet-deadline-"));
   afterAll(() => rmSync(directory, { recursive: true }));
-  const left = () => Math.round((deadlineOf(directory, process.pid) - Date.now()) / 1000);
+  const left = () => timeLeft(directory, process.pid);
+  const expectSeconds = (seconds: number) => {
+    expect(left()).toBeGreaterThanOrEqual(seconds * 1000);
+    expect(left()).toBeLessThan((seconds + 2) * 1000);
+  };
 
   test("is that of the longest task that runs, at once where none does, and never where one may take for ever", () => {
     const deadline = Deadline.open(directory, true, () => {});
-    expect(deadlineOf(directory, process.pid)).toBe(0);
+    expect(left()).toBeLessThan(0);
     for (const timeout of [5000, 60_000]) deadline?.begin(timeout);
-    expect(left()).toBe(60);
+    expectSeconds(60);
     deadline?.begin(0);
     expect(left()).toBe(Number.POSITIVE_INFINITY);
     for (const timeout of [0, 60_000, 5000]) deadline?.end(timeout);
-    expect(deadlineOf(directory, process.pid)).toBe(0);
+    expect(left()).toBeLessThan(0);
     // What ended early gives the next no time.
     deadline?.begin(5000);
-    expect(left()).toBe(5);
+    expectSeconds(5);
   });
 
   test("is none where nobody is watched, or nothing is known", () => {
-    expect(deadlineOf(directory, 1)).toBe(Number.POSITIVE_INFINITY);
+    expect(timeLeft(directory, 1)).toBe(Number.POSITIVE_INFINITY);
     Deadline.open(directory, false, () => {});
-    expect(deadlineOf(directory, process.pid)).toBe(Number.POSITIVE_INFINITY);
+    expect(left()).toBe(Number.POSITIVE_INFINITY);
+  });
+
+  test("is not nearer when the system's clock is set", () => {
+    const deadline = Deadline.open(directory, true, () => {});
+    deadline?.begin(60_000);
+    try {
+      setSystemTime(Date.now() + 3_600_000);
+      expectSeconds(60);
+    } finally {
+      setSystemTime();
+    }
   });
 });
 
