@@ -50,7 +50,16 @@ function placeOf({
   const place = position
     ? `${position.file}:${position.line}:${position.column}`
     : /\(?(\/[^()\n]+:\d+:\d+)\)?$/m.exec(stack ?? "")?.[1];
-  return place === undefined ? "" : ` (${relative(process.cwd(), place)})`;
+  return place === undefined ? "" : ` (${fromHere(place)})`;
+}
+
+function fromHere(path: string): string {
+  try {
+    return relative(process.cwd(), path);
+  } catch {
+    // The working directory has been removed.
+    return path;
+  }
 }
 
 /** @param seen the errors of which this is a cause: one may be its own */

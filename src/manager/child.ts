@@ -17,6 +17,8 @@ export interface ChildSpec {
   readonly args: readonly string[];
   readonly execArgv: readonly string[];
   readonly env: NodeJS.ProcessEnv;
+  /** Undefined for this process's own. */
+  readonly cwd: string | undefined;
 }
 
 interface Said {
@@ -50,6 +52,7 @@ export class Child<To extends Said, From extends Said, Stats> {
     this.#process = fork(spec.script, spec.args, {
       execArgv: [...spec.execArgv],
       env: spec.env,
+      cwd: spec.cwd,
       stdio: ["ignore", "inherit", "inherit", "ipc"],
       serialization: "advanced",
     });

@@ -41,6 +41,7 @@ import { checkPortIsFree, checkRuntime, checkSocketPath } from "./start-checks.t
 import { SHUT_DOWN, StartError } from "./start-error.ts";
 import { type TaskWorkerChild, TaskWorkers } from "./task-workers.ts";
 import { Totals } from "./totals.ts";
+import { WorkingDirectory } from "./working-directory.ts";
 
 export interface Address {
   readonly port: number;
@@ -75,6 +76,7 @@ export class Manager implements ServerAccess {
   readonly #certificates: CertificateRenewal;
   readonly #scaler: Scaler;
   readonly #totals = new Totals();
+  readonly #workingDirectory = new WorkingDirectory();
   readonly #reactorPulse: Heartbeat<ReactorChild, ReactorCounts>;
   readonly #workerPulse: Heartbeat<WorkerChild, WorkerCounts>;
   /** When each worker was last seen to have a request, milliseconds since the Unix epoch. */
@@ -338,6 +340,7 @@ export class Manager implements ServerAccess {
         args: [],
         execArgv: listeningArgs(options),
         env: { MIMALLOC_PURGE_DELAY: PURGE_DELAY, ...process.env },
+        cwd: this.#workingDirectory.another,
       },
       {
         message: (message) => this.#reactorSaid(id, message, told),
@@ -439,6 +442,7 @@ export class Manager implements ServerAccess {
       args,
       execArgv: [...(become === null ? [] : ["--import", BECOME_SCRIPT]), ...process.execArgv, ...execArgv],
       env: { ...process.env, ...become, ...role },
+      cwd: this.#workingDirectory.another,
     };
   }
 
@@ -446,7 +450,10 @@ export class Manager implements ServerAccess {
   #awaited(child: Participant): string {
     const { module } = this.#config;
     const [, script = ""] = process.argv;
-    if (!this.#sharing.has(child)) return `${relative(process.cwd(), script)} has not come to server.start()`;
+    if (!this.#sharing.has(child)) {
+      const { path } = this.#workingDirectory;
+      return `${path === null ? script : relative(path, script)} has not come to server.start()`;
+    }
     return module === null ? "a workerStart listener has not finished" : `${module} has not finished loading`;
   }
 

@@ -93,12 +93,17 @@ export class Program implements AsyncDisposable {
   readonly #watch: ReturnType<typeof setInterval>;
   #hasEnded = false;
 
-  constructor(scratch: Scratch, command: readonly string[], env: Readonly<Record<string, string>> = {}) {
+  constructor(
+    scratch: Scratch,
+    command: readonly string[],
+    env: Readonly<Record<string, string>> = {},
+    cwd = ROOT,
+  ) {
     const run = crypto.randomUUID();
     this.scratch = scratch;
     this.#marker = `${MARKER}=${run}`;
     this.#child = Bun.spawn([...command], {
-      cwd: ROOT,
+      cwd,
       env: { ...scratch.environment(), [MARKER]: run, ...env },
       stdin: "ignore",
       stdout: "pipe",
@@ -306,6 +311,7 @@ export interface CliSettings {
   readonly flags?: Readonly<Record<string, OptionValue>>;
   readonly env?: Readonly<Record<string, string>>;
   readonly scratch?: Scratch;
+  readonly cwd?: string;
 }
 
 /** `node bin/tercet.js serve APP`, as `npx tercet serve APP` does it. */
@@ -315,7 +321,7 @@ function cliCommand(app: string, scratch: Scratch, settings: CliSettings): strin
 
 export async function startCli(app: string, settings: CliSettings = {}): Promise<TestServer> {
   const scratch = settings.scratch ?? (await Scratch.make());
-  return new TestServer(scratch, cliCommand(app, scratch, settings), settings.env).ready();
+  return new TestServer(scratch, cliCommand(app, scratch, settings), settings.env, settings.cwd).ready();
 }
 
 /** The same, for a start that is expected to fail. */

@@ -1,9 +1,11 @@
 /** Workers are replaced while they serve: by a reload, and when they have had enough. No request and no connection notices. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { mkdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import type { Client } from "../support/client.ts";
 import { ALL_CLIENTS, HTTP1, HTTP2 } from "../support/clients.ts";
 import { Load, MIXED_REQUESTS } from "../support/load.ts";
 import { inTime, until } from "../support/poll.ts";
+import { Scratch, startCli } from "../support/server.ts";
 import { readStats, untilIdle, untilInFlight } from "../support/stats.ts";
 import { startVersions } from "../support/versions.ts";
 
@@ -111,6 +113,37 @@ describe("a reload", () => {
     versions.load("3");
     expect(await textOf(client, "/reload")).toBe("reloaded");
     expect(await textOf(client, "/version")).toBe("3");
+  });
+
+  test("loads from the folder that has the name of the one in which the server was started", async () => {
+    const scratch = await Scratch.make();
+    const cwd = scratch.file("app");
+    const make = (text: string) => {
+      mkdirSync(cwd);
+      const answer = `(request) => request.url.endsWith("/end") ? process.exit(3) : new Response("${text}")`;
+      writeFileSync(`${cwd}/app.ts`, `export default { fetch: ${answer} };\n`);
+    };
+    make("one");
+    await using server = await startCli("app.ts", { scratch, cwd });
+    const answer = async () => {
+      await using client = await HTTP1.open(server);
+      return await textOf(client, "/");
+    };
+    // As a deployment does it that keeps the release before, and as one that does not.
+    renameSync(cwd, scratch.file("before"));
+    make("two");
+    server.kill("SIGHUP");
+    await until("the new code", 5_000, async () => (await answer()) === "two");
+    rmSync(cwd, { recursive: true });
+    rmSync(scratch.file("before"), { recursive: true });
+    server.kill("SIGHUP");
+    await server.logs(/still serves: app\.ts does not load: .*Cannot find module/);
+    make("three");
+    {
+      await using client = await HTTP1.open(server);
+      await client.request({ path: "/end" }).catch(() => {});
+    }
+    await until("a worker in another's place", 5_000, async () => (await answer()) === "three");
   });
 
   for (const kind of ALL_CLIENTS) {
