@@ -32,6 +32,12 @@ export function statusCommand(): Command {
 }
 
 async function status(flags: StatusFlags): Promise<void> {
+  process.stdout.on("error", ({ code, message }: NodeJS.ErrnoException) => {
+    // Who reads no further has seen enough: `| head -1`.
+    if (code === "EPIPE") process.exit(0);
+    console.error(`tercet: the status cannot be written: ${message}`);
+    process.exit(1);
+  });
   using client = await connectTo(flags);
   if (!flags.watch) print(await statusOf(client), flags);
   else if (flags.json || !process.stdout.isTTY) await repeat(client, (told) => print(told, flags));

@@ -6,7 +6,7 @@ import { bindTcp } from "../../src/listeners/ports.ts";
 import { runDirectoryIn, tercet } from "../support/cli.ts";
 import { HTTP2 } from "../support/clients.ts";
 import { ControlConnection } from "../support/control-connection.ts";
-import { until } from "../support/poll.ts";
+import { inTime, until } from "../support/poll.ts";
 import { descendantsOf, growthDuring, isAlive, keyOf } from "../support/processes.ts";
 import {
   fixture,
@@ -149,6 +149,31 @@ describe("a running server", () => {
       child.kill("SIGKILL");
       child.terminal?.close();
     }
+  });
+
+  test("status --watch ends when nobody reads it any more, and one that cannot be written says so", async () => {
+    const command = `set -o pipefail; "$0" "$1" status --json --watch --run-dir "$2"`;
+    const main = join(ROOT, "src/cli/main.ts");
+    const run = async (rest: string) => {
+      const child = Bun.spawn(["bash", "-c", `${command} ${rest}`, process.execPath, main, directory], {
+        env: server.scratch.environment(),
+        stdout: "pipe",
+        stderr: "pipe",
+      });
+      try {
+        const said = Promise.all([child.exited, child.stdout.text(), child.stderr.text()]);
+        return await inTime("its end", 5_000, said);
+      } finally {
+        child.kill("SIGKILL");
+      }
+    };
+    const [seen, full] = await Promise.all([run("| head -c 1"), run("> /dev/full")]);
+    expect(seen).toEqual([0, "{", ""]);
+    expect(full).toEqual([
+      1,
+      "",
+      expect.stringMatching(/^tercet: the status cannot be written: ENOSPC.*\n$/),
+    ]);
   });
 
   test("reload says in one line that the new code serves", async () => {
