@@ -2,7 +2,7 @@
  * Loaded in a worker before anything else (`--import`), where its server has the option `user`: becomes that user. A
  * worker that cannot says so, and ends.
  */
-import type { FromWorker } from "./messages.ts";
+import { tellManager } from "./messages.ts";
 import { dropPrivileges, IDENTITY_VARIABLE } from "./privileges.ts";
 
 const identity = process.env[IDENTITY_VARIABLE];
@@ -13,7 +13,7 @@ if (identity !== undefined) {
     dropPrivileges(JSON.parse(identity));
   } catch (error) {
     const reason = `a worker cannot become another user: ${(error as Error).message}`;
-    process.send?.({ type: "failed", reason } satisfies FromWorker, () => process.exit(1));
+    tellManager({ type: "failed", reason }, () => process.exit(1));
     await new Promise(() => {});
   }
 }

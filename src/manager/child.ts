@@ -1,12 +1,13 @@
 /** One process under the manager: what it was told, what it said, and how it ended. */
 import { type ChildProcess, fork } from "node:child_process";
-import type {
-  FromReactor,
-  FromWorker,
-  ReactorCounts,
-  ToReactor,
-  ToWorker,
-  WorkerCounts,
+import {
+  type FromReactor,
+  type FromWorker,
+  type ReactorCounts,
+  type ToReactor,
+  type ToWorker,
+  toldIn,
+  type WorkerCounts,
 } from "./messages.ts";
 
 export type ReactorChild = Child<ToReactor, FromReactor, ReactorCounts>;
@@ -57,7 +58,10 @@ export class Child<To extends Said, From extends Said, Stats> {
       serialization: "advanced",
     });
     this.pid = this.#process.pid ?? 0;
-    this.#process.on("message", (message) => this.#said(message as From, events));
+    this.#process.on("message", (sent) => {
+      const message = toldIn(sent);
+      if (message !== undefined) this.#said(message as unknown as From, events);
+    });
     this.exited = new Promise((resolve) => {
       const end = (cause: string, wasKilled: boolean) => {
         if (!this.#alive) return;

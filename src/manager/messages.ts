@@ -246,3 +246,18 @@ export type FromWorker =
 export type FromTaskWorker =
   | FromProcess
   | { readonly type: "stats"; readonly call: number; readonly stats: TaskWorkerCounts };
+
+/** As it is sent: by `process.send` the user's code may say something of its own, which is for nobody here. */
+interface Sent {
+  readonly tercet: FromReactor | FromProcess | FromWorker | FromTaskWorker;
+}
+
+/** Tells the manager. @param sent when the system has it, or the manager has gone */
+export function tellManager(message: Sent["tercet"], sent: () => void = () => {}): void {
+  process.send?.({ tercet: message } satisfies Sent, sent);
+}
+
+/** What a process has told; undefined where the user's code has said something. */
+export function toldIn(sent: unknown): Sent["tercet"] | undefined {
+  return (sent as Partial<Sent> | null)?.tercet;
+}

@@ -6,7 +6,7 @@ import { FileAnswers } from "../files/file-answers.ts";
 import type { Certificates, Listener } from "../listeners/listener.ts";
 import { connectionOf, openListeners, reasonOf } from "../listeners/open.ts";
 import { logTo, logUncaught } from "../log.ts";
-import type { FromReactor, ReactorConfig, ReactorCounts, ToReactor } from "../manager/messages.ts";
+import { type ReactorConfig, type ReactorCounts, type ToReactor, tellManager } from "../manager/messages.ts";
 import { dropPrivileges } from "../manager/privileges.ts";
 import { remove } from "../removal.ts";
 import { OwnVitals } from "../vitals.ts";
@@ -18,10 +18,6 @@ import type { WorkerLink } from "./worker-link.ts";
 /** Milliseconds between two reports of requests that wait. */
 const REPORT_INTERVAL = 100;
 
-function send(message: FromReactor): void {
-  process.send?.(message);
-}
-
 function start(config: ReactorConfig): void {
   const log = logTo(`reactor ${config.id}`);
   const vitals = new OwnVitals(log);
@@ -29,8 +25,8 @@ function start(config: ReactorConfig): void {
     limits: config.limits,
     policy: dispatchPolicy<WorkerLink>(config.dispatch, !config.isElastic, log),
     runDirectory: dirname(config.socketPath),
-    stuck: (pid) => send({ type: "stuck", pid }),
-    broken: (pid) => send({ type: "broken", pid }),
+    stuck: (pid) => tellManager({ type: "stuck", pid }),
+    broken: (pid) => tellManager({ type: "broken", pid }),
     log,
   });
   const workers = createServer((socket) => reactor.attach(socket));
@@ -46,7 +42,7 @@ function start(config: ReactorConfig): void {
   process.on("message", (message: ToReactor) => {
     switch (message.type) {
       case "stats":
-        send({ type: "stats", call: message.call, stats: statsOf(reactor, vitals, message.detailed) });
+        tellManager({ type: "stats", call: message.call, stats: statsOf(reactor, vitals, message.detailed) });
         return;
       case "employ":
         reactor.employ(message.used, message.retired);
@@ -65,7 +61,7 @@ function start(config: ReactorConfig): void {
   checkRegularly(config.limits.requestTimeout, (now) => reactor.expire(now));
   if (config.isElastic) {
     setInterval(() => {
-      if (reactor.queued > 0) send({ type: "waiting", wait: reactor.expectedWait });
+      if (reactor.queued > 0) tellManager({ type: "waiting", wait: reactor.expectedWait });
     }, REPORT_INTERVAL);
   }
 
@@ -95,7 +91,7 @@ function start(config: ReactorConfig): void {
       workers.listen(config.socketPath, resolve);
     });
     const { port } = listeners[0] as Listener;
-    send({ type: "ready", port, protocols: listeners.flatMap((listener) => listener.protocols) });
+    tellManager({ type: "ready", port, protocols: listeners.flatMap((listener) => listener.protocols) });
   }
 
   async function setCertificates(tls: Certificates): Promise<void> {
@@ -107,7 +103,7 @@ function start(config: ReactorConfig): void {
         failures.push(`${listener.protocols.join(", ")}: ${(error as Error).message}`);
       }
     }
-    send({ type: "certificate", failure: failures.join("; ") || null });
+    tellManager({ type: "certificate", failure: failures.join("; ") || null });
   }
 
   async function shutDown(timeout: number): Promise<void> {
@@ -124,7 +120,7 @@ function start(config: ReactorConfig): void {
   }
 
   listen().catch((error: Error) => {
-    process.send?.({ type: "failed", reason: error.message } satisfies FromReactor, () => process.exit(1));
+    tellManager({ type: "failed", reason: error.message }, () => process.exit(1));
   });
 }
 

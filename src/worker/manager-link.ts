@@ -1,12 +1,13 @@
 /** A worker's or task worker's end of the IPC channel to the manager: what both kinds ask of it, and are told. */
 import type { Parts } from "../clone/parts.ts";
-import type {
-  FromTaskWorker,
-  FromWorker,
-  MessageSender,
-  ServerStats,
-  ToTaskWorker,
-  ToWorker,
+import {
+  type FromTaskWorker,
+  type FromWorker,
+  type MessageSender,
+  type ServerStats,
+  type ToTaskWorker,
+  type ToWorker,
+  tellManager,
 } from "../manager/messages.ts";
 import { ReloadError } from "../manager/reload-error.ts";
 import type { ResolvedTasks } from "../options.ts";
@@ -64,12 +65,12 @@ export class ManagerLink<To extends ToWorker | ToTaskWorker> implements ServerAc
   }
 
   send(message: FromWorker | FromTaskWorker): void {
-    process.send?.(message);
+    tellManager(message);
   }
 
   /** The process ends: the manager is told why, for it could not start. */
   fail(reason: string): void {
-    process.send?.({ type: "failed", reason } satisfies FromWorker, () => process.exit(1));
+    tellManager({ type: "failed", reason }, () => process.exit(1));
   }
 
   stats(): Promise<ServerStats> {
@@ -83,7 +84,7 @@ export class ManagerLink<To extends ToWorker | ToTaskWorker> implements ServerAc
   broadcast(parts: Parts): void {
     const sent = Promise.withResolvers<void>();
     this.#sending.add(sent.promise);
-    process.send?.({ type: "broadcast", parts } satisfies FromWorker, () => {
+    tellManager({ type: "broadcast", parts }, () => {
       this.#sending.delete(sent.promise);
       sent.resolve();
     });

@@ -141,6 +141,19 @@ test("a worker that breaks the rules of the wire is replaced, and its requests e
   await server.logs(/worker 1 \(\d+\) has broken its channel: it is killed/);
 });
 
+test("what a handler says by process.send is for nobody, and costs no process", async () => {
+  await using server = await startFixture("server.ts", { options: { workers: 1 } });
+  await using client = await HTTP1.open(server);
+  const before = await readStats(client);
+  const said = [null, "ready", { type: "stats" }, { type: "table" }, { type: "spent" }, { type: "ask" }];
+  for (const what of said)
+    expect(await textOf(client, `/send?what=${encodeURIComponent(JSON.stringify(what))}`)).toBe("sent");
+  // Behind it on the same channel.
+  const { workers } = await readStats(client);
+  expect(workers.map(({ pid }) => pid)).toEqual(before.workers.map(({ pid }) => pid));
+  expect(server.stderr).not.toContain("tercet manager");
+});
+
 test("a reactor that dies takes its connections with it, and the totals go on", async () => {
   await using server = await startFixture("server.ts");
   const before = await (async () => {
