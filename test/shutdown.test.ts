@@ -271,14 +271,14 @@ describe("a graceful shutdown", () => {
 });
 
 describe("an end that is not graceful", () => {
-  test("kill -9 of the manager leaves no process and no port behind, and the log says so", async () => {
+  test("kill -9 of the manager leaves no process, no file and no port behind, and the log says so", async () => {
     await using server = await startFixture("server.ts", { options: { workers: 2, reactors: 2 } });
     await using client = await HTTP1.open(server);
     expect((await textOf(client, "/hello"))[0]).toBe(200);
     expect(server.remaining().length).toBeGreaterThan(2);
     server.kill("SIGKILL");
     expect(await server.ended()).toBe("SIGKILL");
-    await until("every process to end", 5_000, () => server.remaining().length === 0);
+    await server.leavesNothing(5_000);
     await bindable(server.port);
     await server.logs("1: the manager has gone: the server ends");
   });

@@ -3,16 +3,21 @@ import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import {
   chmodSync,
   chownSync,
+  constants,
   existsSync,
   mkdirSync,
   readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
   statSync,
   symlinkSync,
   writeFileSync,
 } from "node:fs";
+import { createServer } from "node:net";
 import { join } from "node:path";
+import { FileLock } from "../../src/manager/file-lock.ts";
+import { Libc } from "../../src/manager/libc.ts";
 import { RunDirectory } from "../../src/manager/run-directory.ts";
 import { StartError } from "../../src/manager/start-error.ts";
 import { Deadline } from "../../src/tasks/deadline.ts";
@@ -224,6 +229,50 @@ test("one that somebody has removed meanwhile does not keep its server from a go
     rmSync(join(server.scratch.run, name), { recursive: true });
   }
   await server.stop();
+});
+
+test("a file that is replaced while it is being locked is locked where it is by then", async () => {
+  using scratch = await Scratch.make();
+  const path = scratch.file("locked");
+  const libc = Libc.open() as Libc;
+  let attempts = 0;
+  const late: Pick<Libc, "lock"> = {
+    lock: (descriptor) => {
+      // Who had it has removed it and let go, and another has made it anew.
+      if (++attempts === 1) renameSync(scratch.file("anew"), path);
+      return libc.lock(descriptor);
+    },
+  };
+  for (const name of ["locked", "anew"]) writeFileSync(scratch.file(name), name);
+  using lock = FileLock.take(path, constants.O_RDWR, late as Libc);
+  expect([attempts, lock && readFileSync(lock.descriptor, "latin1")]).toEqual([2, "anew"]);
+  expect(FileLock.take(path, constants.O_RDWR, libc)).toBeNull();
+});
+
+test.skipIf(!IS_ROOT)("what another user has put where a server would be found is not asked", async () => {
+  using scratch = await Scratch.make();
+  const directory = join(scratch.run, `tercet-${process.geteuid?.()}-1`);
+  mkdirSync(directory);
+  let asked = 0;
+  const trap = createServer((socket) => {
+    asked++;
+    socket.end('{"ok":true,"value":null}\n');
+  });
+  await new Promise<void>((resolve) => {
+    trap.listen(join(directory, "control.sock"), resolve);
+  });
+  try {
+    chownSync(directory, NOBODY, NOBODY);
+    const { code, stderr } = await tercet(scratch, ["stop", "--port", "1"]);
+    expect([code, stderr]).toEqual([1, expect.stringMatching(/^tercet: no server is running on port 1 /)]);
+    expect(stderr).not.toContain(`there is --run-dir ${directory}`);
+    expect(asked).toBe(0);
+    // Named, it is the user's own choice.
+    expect((await tercet(scratch, ["stop", "--run-dir", directory])).code).toBe(0);
+    expect(asked).toBe(1);
+  } finally {
+    trap.close();
+  }
 });
 
 test("of two servers that start at one moment one has it, and one is told whose it is", async () => {
