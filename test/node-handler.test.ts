@@ -320,6 +320,14 @@ for (const kind of ALL_CLIENTS) {
   });
 }
 
+test("what is destroyed before its head is no answer without TLS, either", async () => {
+  await using server = await startFixture("node.ts", { options: { tls: false } });
+  using connection = await RawConnection.openPlain(server.port);
+  connection.send("GET /destroy-unsent HTTP/1.1\r\nHost: localhost\r\n\r\n");
+  await until("the end of the connection", 5_000, () => connection.isClosed);
+  expect(connection.received).toBe("");
+});
+
 describe("the client goes away", () => {
   for (const kind of RESETTING_CLIENTS) {
     test(`aborted, close without finish, ${kind.name}`, async () => {

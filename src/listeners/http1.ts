@@ -135,6 +135,8 @@ export class Http1Exchange extends TcpExchange implements Exchange, Sink {
 
   abort(): void {
     this.ended = true;
+    // Without TLS Bun's response, destroyed by itself before its head, is a whole 200.
+    this.#response.socket?.destroy();
     this.#response.destroy();
   }
 
