@@ -234,6 +234,15 @@ for (const kind of ALL_CLIENTS) {
       }
     });
 
+    test("finish comes once where a callback of write ends the response", async () => {
+      await using client = await kind.open(shared.server);
+      const file = shared.server.scratch.file(crypto.randomUUID());
+      const response = await client.request({ path: `/end-in-callback?file=${file}` });
+      expect((await response.body.digest()).length).toBe(2_000_003);
+      const events = await recorded(file, 5);
+      expect(events.filter((event) => event.startsWith("res"))).toEqual(["res finish", "res close"]);
+    });
+
     test("an early answer ends the request without an error", async () => {
       await using client = await kind.open(shared.server);
       const file = shared.server.scratch.file(crypto.randomUUID());

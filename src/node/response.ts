@@ -280,9 +280,12 @@ export class NodeResponse extends ServerResponse<NodeRequest> {
     this.#needsDrain = false;
     if (this.#exchange.aborted || this.destroyed) return;
     this.#socket.active();
+    const { finished } = this;
+    // They may end the response, write more, or destroy it.
     for (const done of this.#onDrained.splice(0)) done();
-    if (this.finished) this.#endSink();
-    else this.emit("drain");
+    if (this.destroyed || this.#needsDrain) return;
+    if (finished) this.#endSink();
+    else if (!this.finished) this.emit("drain");
   }
 
   #endWhole(bytes: Uint8Array | null): void {
