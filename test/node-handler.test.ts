@@ -243,6 +243,14 @@ for (const kind of ALL_CLIENTS) {
       expect(events.filter((event) => event.startsWith("res"))).toEqual(["res finish", "res close"]);
     });
 
+    test("the end of the socket waits for a response that has ended", async () => {
+      await using client = await kind.open(shared.server);
+      for (const path of ["/socket-end", "/socket-end?soon"]) {
+        const response = await client.request({ path });
+        expect((await response.body.digest()).length).toBe(2_000_000);
+      }
+    });
+
     test("an early answer ends the request without an error", async () => {
       await using client = await kind.open(shared.server);
       const file = shared.server.scratch.file(crypto.randomUUID());

@@ -42,7 +42,7 @@ function serve(exchange: Exchange, listener: NodeListener): Promise<unknown> {
       // By then the failure was answered.
       setImmediate(() => response.destroy());
     };
-    const socket = new NodeSocket(exchange, (error) => response.destroy(error));
+    const socket = new NodeSocket(exchange, () => response);
     const request = new NodeRequest(exchange, socket);
     const response = new NodeResponse(request, exchange, socket, fail);
     onAbort(exchange, () => response.exchangeOver());

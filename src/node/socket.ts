@@ -3,6 +3,7 @@
  * in the reactor, shared with other requests; so `destroy` ends the one exchange, and there is nothing to read or write.
  */
 import { EventEmitter } from "node:events";
+import type { ServerResponse } from "node:http";
 import { isIPv6 } from "node:net";
 import type { Exchange } from "../exchange.ts";
 
@@ -20,18 +21,18 @@ export class NodeSocket extends EventEmitter {
   destroyed = false;
   /** Milliseconds; 0 for none. */
   timeout = 0;
-  readonly #abort: (error: Error | undefined) => void;
+  readonly #response: () => Pick<ServerResponse, "writableEnded" | "destroy">;
   #timer: NodeJS.Timeout | null = null;
 
-  /** @param abort ends the exchange, as `destroy` was called */
-  constructor(exchange: Exchange, abort: (error: Error | undefined) => void) {
+  /** @param response which is made after its socket */
+  constructor(exchange: Exchange, response: () => Pick<ServerResponse, "writableEnded" | "destroy">) {
     super();
     this.encrypted = exchange.scheme === "https";
     this.remoteAddress = exchange.remoteAddress;
     this.remotePort = exchange.remotePort;
     this.remoteFamily = isIPv6(exchange.remoteAddress) ? "IPv6" : "IPv4";
     this.localPort = exchange.localPort;
-    this.#abort = abort;
+    this.#response = response;
   }
 
   /** Emits `timeout` after so many milliseconds without a read or a write; 0 for never. */
@@ -50,12 +51,18 @@ export class NodeSocket extends EventEmitter {
   }
 
   destroy(error?: Error): this {
-    if (!this.destroyed) this.#abort(error);
+    if (!this.destroyed) this.#response().destroy(error);
     return this;
   }
 
+  /** What has ended is sent before. */
   destroySoon(): void {
-    this.destroy();
+    if (!this.#response().writableEnded) this.destroy();
+  }
+
+  end(): this {
+    this.destroySoon();
+    return this;
   }
 
   /** The exchange is over. */
