@@ -6,6 +6,7 @@ import { until } from "./poll.ts";
 export class ControlConnection implements Disposable {
   readonly #socket: net.Socket;
   received = "";
+  /** The server sends no more. */
   isClosed = false;
 
   private constructor(socket: net.Socket) {
@@ -47,6 +48,11 @@ export class ControlConnection implements Disposable {
   /** Bytes that were given to `send` and the other side has not taken. */
   get unsent(): number {
     return this.#socket.writableLength;
+  }
+
+  /** Neither does the server take any more. */
+  get isCutOff(): boolean {
+    return this.#socket.destroyed;
   }
 
   /** The next answer. */
