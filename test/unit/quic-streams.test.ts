@@ -4,6 +4,7 @@ import { mkdtempSync, readdirSync, readlinkSync, rmSync, statSync } from "node:f
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { ResponseHead } from "../../src/exchange.ts";
+import { QuicBody } from "../../src/listeners/quic/body.ts";
 import { Outbox, type Sender } from "../../src/listeners/quic/outbox.ts";
 import { Spool, SpoolSpace } from "../../src/listeners/quic/spool.ts";
 
@@ -65,6 +66,26 @@ describe("a spool", () => {
     spool.close();
     expect((await reading)?.length).toBeGreaterThan(0);
     expect(sizes()).toEqual([]);
+  });
+});
+
+describe("a body", () => {
+  test("that is read as it comes needs no disk, however long it is", async () => {
+    const piece = Buffer.alloc(64 * 1024);
+    const pieces = Array(32).fill([piece]).values();
+    const owner = { stopSending() {}, brokenOff() {}, wanted() {}, trailers: [] };
+    const failures: string[] = [];
+    const body = new QuicBody(
+      undefined,
+      {
+        pieces: { next: async () => pieces.next() },
+        first: Promise.resolve({ value: [piece], done: false }),
+      },
+      { ...owner, cannotKeep: ({ message }) => failures.push(message) },
+      { directory: tmpdir(), space: new SpoolSpace(0), maxBodyBytes: 1e9 },
+    );
+    expect((await body.readAll()).length).toBe(33 * piece.length);
+    expect(failures).toEqual([]);
   });
 });
 

@@ -9,7 +9,7 @@ import { Duplex } from "node:stream";
 import fc from "fast-check";
 import { now } from "../../src/clock.ts";
 import type { Connection, ConnectionEvent } from "../../src/connection.ts";
-import type { Exchange, RequestHead, ResponseHead } from "../../src/exchange.ts";
+import type { Exchange, ExchangeId, RequestHead, ResponseHead } from "../../src/exchange.ts";
 import { ConnectionDesk, type Listening } from "../../src/reactor/connection-desk.ts";
 import {
   type Candidate,
@@ -19,13 +19,15 @@ import {
 } from "../../src/reactor/dispatch-policy.ts";
 import { Dispatcher } from "../../src/reactor/dispatcher.ts";
 import { Flight } from "../../src/reactor/flight.ts";
-import { Reactor } from "../../src/reactor/reactor.ts";
+import { Reactor, type ReactorLimits } from "../../src/reactor/reactor.ts";
 import { Registry } from "../../src/reactor/registry.ts";
 import { WaitingQueue } from "../../src/reactor/waiting-queue.ts";
 import type { WorkerLink } from "../../src/reactor/worker-link.ts";
 import { maskOf } from "../../src/wire/connections.ts";
-import { FrameWriter, WIRE_VERSION } from "../../src/wire/frames.ts";
+import { FrameType, FrameWriter, WIRE_VERSION } from "../../src/wire/frames.ts";
+import { writeResponse } from "../../src/wire/heads.ts";
 import { progressPath } from "../../src/wire/progress.ts";
+import { until } from "../support/poll.ts";
 
 class Worker implements Candidate {
   readonly workerId: number;
@@ -385,22 +387,33 @@ describe("events of connections", () => {
   });
 });
 
+/** A reactor of which nothing is told. */
+function reactorOf(bounds: Partial<ReactorLimits>, runDirectory = ""): Reactor {
+  const limits = { ...LIMITS, maxHeaderBytes: 1000, maxBodyBytes: 1, requestTimeout: 0, concurrency: 0 };
+  const policy = dispatchPolicy<WorkerLink>({ policy: "least-busy" }, true, () => {});
+  const told = { stuck: () => {}, broken: () => {}, log: () => {} };
+  return new Reactor({ limits: { ...limits, ...bounds }, policy, runDirectory, ...told });
+}
+
+/** A request without a body, which comes to the reactor. @param ago milliseconds since it has arrived */
+function ask(reactor: Reactor, sink: object, ago = 0): ExchangeId {
+  const id = reactor.nextId();
+  const head = { ...asked("1"), protocol: "HTTP/2", method: "GET", path: "/", authority: "a", fields: [] };
+  const exchange = { ...head, id, body: null, malformed: null, receivedAt: now() - ago, sink };
+  reactor.accept(exchange as unknown as Exchange);
+  return id;
+}
+
 describe("a request whose workers die", () => {
-  const limits = { ...LIMITS, maxHeaderBytes: 1000, maxBodyBytes: 1, requestTimeout: 1000, concurrency: 0 };
   const directory = mkdtempSync(join(tmpdir(), "tercet-reactor-"));
   afterAll(() => rmSync(directory, { recursive: true }));
 
   /** A request that has come so many milliseconds ago, at a reactor, and workers that have it one after another. */
   function begin(ago: number) {
-    const policy = dispatchPolicy<WorkerLink>({ policy: "least-busy" }, true, () => {});
-    const told = { stuck: () => {}, broken: () => {}, log: () => {} };
-    const reactor = new Reactor({ limits, policy, runDirectory: directory, ...told });
+    const reactor = reactorOf({ requestTimeout: 1000 }, directory);
     const statuses: number[] = [];
     const sink = { headSent: false, respond: ({ status }: ResponseHead) => void statuses.push(status) };
-    const id = reactor.nextId();
-    const head = { ...asked("1"), protocol: "HTTP/2", method: "GET", path: "/", authority: "a", fields: [] };
-    const exchange = { ...head, id, body: null, malformed: null, receivedAt: now() - ago, sink };
-    reactor.accept(exchange as unknown as Exchange);
+    const id = ask(reactor, sink, ago);
     let pid = 1_000_000;
     /** @param noted what the worker notes that it runs; null for nothing at all */
     const dies = async (noted: number | null) => {
@@ -435,6 +448,67 @@ describe("a request whose workers die", () => {
     reactor.expire(now() + 1000);
     expect(statuses).toEqual([504]);
   });
+
+  test("goes on to its end where its response had come whole, and the client had not taken it", async () => {
+    const reactor = reactorOf({}, directory);
+    const done: string[] = [];
+    const sink = { headSent: false, head: () => {}, data: () => false, onDrain: () => {} };
+    const ends = { end: () => void done.push("end"), abort: () => void done.push("abort") };
+    const held = { ...sink, ...ends };
+    const id = ask(reactor, held);
+    const socket = attach(reactor, 1_000_000);
+    reactor.employ([1_000_000], []);
+    const writer = new FrameWriter();
+    writeResponse(writer, id, FrameType.response, { status: 200, fields: [] }, null, false);
+    writer.data(id, Buffer.from("the body"), true);
+    socket.emit("data", writer.take());
+    socket.destroy();
+    await once(socket, "close");
+    expect(done).toEqual([]);
+    held.onDrain();
+    expect([done, reactor.registry.size]).toEqual([["end"], 0]);
+  });
+});
+
+describe("a request that waits is handed out", () => {
+  const PID = 1_000_000;
+
+  test("when a worker that the manager has named connects", () => {
+    const reactor = reactorOf({});
+    reactor.employ([PID], []);
+    ask(reactor, {});
+    expect(reactor.queued).toBe(1);
+    attach(reactor, PID);
+    expect(reactor.queued).toBe(0);
+  });
+
+  test("when a worker that was late has answered", async () => {
+    const reactor = reactorOf({});
+    const socket = attach(reactor, PID);
+    reactor.employ([PID], []);
+    ask(reactor, {});
+    await until("it to be late", 1000, () => {
+      ask(reactor, {});
+      return reactor.queued > 0;
+    });
+    const writer = new FrameWriter();
+    writer.signal(FrameType.pong);
+    socket.emit("data", writer.take());
+    expect(reactor.queued).toBe(0);
+  });
+
+  test("in its time where there is a worker again, and gets 503 only where there is none", () => {
+    const reactor = reactorOf({ concurrency: 1 });
+    const statuses: number[] = [];
+    const sink = { headSent: false, respond: ({ status }: ResponseHead) => void statuses.push(status) };
+    reactor.leaveUnserved();
+    ask(reactor, sink);
+    expect(statuses).toEqual([503]);
+    attach(reactor, PID);
+    reactor.employ([PID], []);
+    for (let i = 0; i < 2; i++) ask(reactor, sink);
+    expect([reactor.queued, statuses]).toEqual([1, [503]]);
+  });
 });
 
 /** A worker's end of a channel to the reactor, which has said hello. */
@@ -448,10 +522,7 @@ function attach(reactor: Reactor, pid: number): Duplex {
 }
 
 test("killWorkers ends every worker, though one has ended by itself and its channel is still open", async () => {
-  const limits = { ...LIMITS, maxHeaderBytes: 1, maxBodyBytes: 1, requestTimeout: 0, concurrency: 0 };
-  const policy = dispatchPolicy<WorkerLink>({ policy: "least-busy" }, true, () => {});
-  const told = { stuck: () => {}, broken: () => {}, log: () => {} };
-  const reactor = new Reactor({ limits, policy, runDirectory: "", ...told });
+  const reactor = reactorOf({});
   const ended = Bun.spawn(["true"]);
   await ended.exited;
   const working = Bun.spawn(["sleep", "60"]);
