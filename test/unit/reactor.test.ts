@@ -24,10 +24,11 @@ import { Registry } from "../../src/reactor/registry.ts";
 import { WaitingQueue } from "../../src/reactor/waiting-queue.ts";
 import type { WorkerLink } from "../../src/reactor/worker-link.ts";
 import { maskOf } from "../../src/wire/connections.ts";
+import { writeFile } from "../../src/wire/files.ts";
 import { FrameType, FrameWriter, WIRE_VERSION } from "../../src/wire/frames.ts";
 import { writeResponse } from "../../src/wire/heads.ts";
 import { progressPath } from "../../src/wire/progress.ts";
-import { until } from "../support/poll.ts";
+import { inTime, until } from "../support/poll.ts";
 
 class Worker implements Candidate {
   readonly workerId: number;
@@ -395,11 +396,11 @@ function reactorOf(bounds: Partial<ReactorLimits>, runDirectory = ""): Reactor {
   return new Reactor({ limits: { ...limits, ...bounds }, policy, runDirectory, ...told });
 }
 
-/** A request without a body, which comes to the reactor. @param ago milliseconds since it has arrived */
-function ask(reactor: Reactor, sink: object, ago = 0): ExchangeId {
+/** A request comes to the reactor. @param ago milliseconds since it has arrived */
+function ask(reactor: Reactor, sink: object, ago = 0, body: object | null = null): ExchangeId {
   const id = reactor.nextId();
   const head = { ...asked("1"), protocol: "HTTP/2", method: "GET", path: "/", authority: "a", fields: [] };
-  const exchange = { ...head, id, body: null, malformed: null, receivedAt: now() - ago, sink };
+  const exchange = { ...head, id, body, malformed: null, receivedAt: now() - ago, sink };
   reactor.accept(exchange as unknown as Exchange);
   return id;
 }
@@ -450,23 +451,25 @@ describe("a request whose workers die", () => {
   });
 
   test("goes on to its end where its response had come whole, and the client had not taken it", async () => {
-    const reactor = reactorOf({}, directory);
+    const reactor = reactorOf({ maxExchanges: 1 }, directory);
     const done: string[] = [];
     const sink = { headSent: false, head: () => {}, data: () => false, onDrain: () => {} };
     const ends = { end: () => void done.push("end"), abort: () => void done.push("abort") };
     const held = { ...sink, ...ends };
     const id = ask(reactor, held);
     const socket = attach(reactor, 1_000_000);
-    reactor.employ([1_000_000], []);
+    attach(reactor, 1_000_001);
+    reactor.employ([1_000_000, 1_000_001], []);
+    const next = ask(reactor, {});
     const writer = new FrameWriter();
     writeResponse(writer, id, FrameType.response, { status: 200, fields: [] }, null, false);
     writer.data(id, Buffer.from("the body"), true);
     socket.emit("data", writer.take());
     socket.destroy();
     await once(socket, "close");
-    expect(done).toEqual([]);
+    expect([done, reactor.queued]).toEqual([[], 0]);
     held.onDrain();
-    expect([done, reactor.registry.size]).toEqual([["end"], 0]);
+    expect([done, reactor.registry.flights().map(({ exchange }) => exchange.id)]).toEqual([["end"], [next]]);
   });
 });
 
@@ -495,6 +498,32 @@ describe("a request that waits is handed out", () => {
     writer.signal(FrameType.pong);
     socket.emit("data", writer.take());
     expect(reactor.queued).toBe(0);
+  });
+
+  test("when the answer before it is a file's, which needs neither its worker nor the rest of its request", async () => {
+    const reactor = reactorOf({ concurrency: 1, maxExchanges: 1, maxBodyBytes: 1_000_000 });
+    const sent = Promise.withResolvers<void>();
+    const failed: string[] = [];
+    const fail = (reason: string) => void failed.push(reason);
+    const upload = Promise.withResolvers<null>();
+    const requestBody = { length: 1_000_000, read: () => upload.promise, cancel: () => upload.resolve(null) };
+    const sink = { file: () => sent.promise, abort: fail, respond: () => fail("answered") };
+    const id = ask(reactor, sink, 0, requestBody);
+    const socket = attach(reactor, PID);
+    reactor.employ([PID], []);
+    const next = ask(reactor, {});
+    const writer = new FrameWriter();
+    const body = { path: "/a", identity: "", pieces: [] };
+    writer.signal(FrameType.pong);
+    writeFile(writer, id, { status: 200, fields: [] }, body);
+    socket.emit("data", writer.take());
+    expect([reactor.queued, reactor.registry.get(next)?.state]).toEqual([0, "dispatched"]);
+    await inTime("the end of the upload", 1000, upload.promise);
+    socket.destroy();
+    await once(socket, "close");
+    expect([reactor.registry.get(id)?.state, failed]).toEqual(["responding", []]);
+    sent.resolve();
+    await until("its end", 1000, () => reactor.registry.get(id) === undefined);
   });
 
   test("in its time where there is a worker again, and gets 503 only where there is none", () => {
