@@ -25,7 +25,7 @@ import { WaitingQueue } from "../../src/reactor/waiting-queue.ts";
 import type { WorkerLink } from "../../src/reactor/worker-link.ts";
 import { maskOf } from "../../src/wire/connections.ts";
 import { writeFile } from "../../src/wire/files.ts";
-import { FrameType, FrameWriter, WIRE_VERSION } from "../../src/wire/frames.ts";
+import { type Frame, FrameReader, FrameType, FrameWriter, WIRE_VERSION } from "../../src/wire/frames.ts";
 import { writeResponse } from "../../src/wire/heads.ts";
 import { progressPath } from "../../src/wire/progress.ts";
 import { inTime, until } from "../support/poll.ts";
@@ -388,11 +388,11 @@ describe("events of connections", () => {
   });
 });
 
-/** A reactor of which nothing is told. */
-function reactorOf(bounds: Partial<ReactorLimits>, runDirectory = ""): Reactor {
+/** @param stuck told of workers that are */
+function reactorOf(bounds: Partial<ReactorLimits>, runDirectory = "", stuck = (_pid: number) => {}): Reactor {
   const limits = { ...LIMITS, maxHeaderBytes: 1000, maxBodyBytes: 1, requestTimeout: 0, concurrency: 0 };
   const policy = dispatchPolicy<WorkerLink>({ policy: "least-busy" }, true, () => {});
-  const told = { stuck: () => {}, broken: () => {}, log: () => {} };
+  const told = { stuck, broken: () => {}, log: () => {} };
   return new Reactor({ limits: { ...limits, ...bounds }, policy, runDirectory, ...told });
 }
 
@@ -448,6 +448,21 @@ describe("a request whose workers die", () => {
     expect(statuses).toEqual([]);
     reactor.expire(now() + 1000);
     expect(statuses).toEqual([504]);
+  });
+
+  test("has an end for each of them, though that it has no body showed only when the first had it", async () => {
+    const reactor = reactorOf({}, directory);
+    const id = ask(reactor, {}, 0, { read: async () => null, trailers: [], cancel: () => {} });
+    for (const pid of [1_000_000, 1_000_001]) {
+      let hasEnded = false;
+      const socket = attach(reactor, pid, (frame) => {
+        hasEnded ||= frame.id === id && frame.end;
+      });
+      reactor.employ([pid], []);
+      await until("its end", 1000, () => hasEnded);
+      socket.destroy();
+      await once(socket, "close");
+    }
   });
 
   test("goes on to its end where its response had come whole, and the client had not taken it", async () => {
@@ -540,9 +555,30 @@ describe("a request that waits is handed out", () => {
   });
 });
 
-/** A worker's end of a channel to the reactor, which has said hello. */
-function attach(reactor: Reactor, pid: number): Duplex {
-  const socket = new Duplex({ read: () => {}, write: (_chunk, _encoding, done) => done() });
+test("a worker is found stuck that has answered all that it was asked, and says nothing from then on", () => {
+  const stuck: number[] = [];
+  const reactor = reactorOf({ requestTimeout: 60_000 }, "", (pid) => stuck.push(pid));
+  const socket = attach(reactor, 1_000_000);
+  reactor.employ([1_000_000], []);
+  ask(reactor, { respond: () => {} });
+  const writer = new FrameWriter();
+  writer.signal(FrameType.pong);
+  socket.emit("data", writer.take());
+  const at = now();
+  for (const later of [0, 59_000]) reactor.expire(at + later);
+  expect(stuck).toEqual([]);
+  for (const later of [60_000, 61_000]) reactor.expire(at + later);
+  expect(stuck).toEqual([1_000_000]);
+});
+
+/** A worker's end of a channel to the reactor, which has said hello. @param told what the reactor sends */
+function attach(reactor: Reactor, pid: number, told: (frame: Frame) => void = () => {}): Duplex {
+  const reader = new FrameReader();
+  const write = (chunk: Buffer, _encoding: string, done: () => void) => {
+    reader.push(chunk, told);
+    done();
+  };
+  const socket = new Duplex({ read: () => {}, write });
   reactor.attach(socket as Socket);
   const hello = new FrameWriter();
   hello.hello({ version: WIRE_VERSION, workerId: 1, pid });
