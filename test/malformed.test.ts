@@ -250,6 +250,16 @@ for (const mode of ["process", "base"] as const) {
         await uploading.untilClosed();
       });
 
+      test("whose body nobody reads the next is answered, however long that body is", async () => {
+        using connection = await open();
+        const bytes = 4_000_000;
+        connection.send(`POST /hello HTTP/1.1\r\nHost: a\r\nContent-Length: ${bytes}\r\n\r\n`);
+        connection.send("x".repeat(bytes));
+        connection.send(get("/status?code=404"));
+        const answers = await connection.untilReceived(/404 Not Found/);
+        expect(answers.match(/HTTP\/1\.1 \d+/g)).toEqual(["HTTP/1.1 200", "HTTP/1.1 404"]);
+      });
+
       test("a broken chunk of the second is not taken for the answer to the first", async () => {
         using connection = await open();
         connection.send(`${get("/wait?ms=200")}${upload}not-a-size\r\n`);
