@@ -160,6 +160,13 @@ describe("requests and responses", () => {
       await until("the answer", 5_000, () => peer.stream(id).ended);
       expect(JSON.parse(peer.body(id))).toEqual({ length: 2, text: "hi", trailers: { "x-sum": "abc, def" } });
     }
+    // Without a body those that are announced.
+    for (const fields of [[], [["content-length", "0"]]] as const) {
+      const announcing = request({ path: "/echo", fields: [...fields, ["trailer", "x-sum"]] });
+      const id = peer.begin(Buffer.concat([headers(announcing), trailers]), true);
+      await until("the answer", 5_000, () => peer.stream(id).ended);
+      expect(JSON.parse(peer.body(id))).toEqual({ length: 0, text: "", trailers: { "x-sum": "abc, def" } });
+    }
   });
 
   test("a request is named by its connection and its stream's own id", async () => {

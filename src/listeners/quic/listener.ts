@@ -264,11 +264,13 @@ class QuicListener implements Listener, ConnectionOwner {
     const length = head.malformed === null ? contentLength(head.fields) : 0;
     const pieces = stream[Symbol.asyncIterator]();
     const reading = { pieces, first: pieces.next() };
-    if (length === undefined) {
+    // The engine tells of trailers behind the end, when a request without a body has been handed over.
+    const hasTrailers = section.trailer !== undefined && head.malformed === null;
+    if (length === undefined && !hasTrailers) {
       this.#arrivals.add(exchange, reading);
       return;
     }
-    if (length > 0) exchange.receive(length, reading);
+    if (hasTrailers || length !== 0) exchange.receive(length, reading);
     // What has an end only now is let go by.
     else reading.first.catch(() => {});
     this.#host.accept(exchange);
