@@ -71,6 +71,7 @@ describe(hasIpv6 ? "on all addresses" : "on all addresses of IPv4", () => {
         maxHeaderBytes: 65_536,
         keepAliveTimeout: 60_000,
         connectionLimits: new ConnectionLimits({ maxConnections: 0, maxConnectionsPerAddress: 0 }),
+        spareDescriptors: 0,
         maxRequestsPerConnection: 0,
         altSvc: null,
       },

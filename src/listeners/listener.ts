@@ -40,6 +40,8 @@ export interface ListenerOptions {
   /** Milliseconds without a request after which a connection is closed. */
   readonly keepAliveTimeout: number;
   readonly connectionLimits: ConnectionLimits;
+  /** Descriptors of this process that connections leave to others; 0 where they may have all of them. */
+  readonly spareDescriptors: number;
   /** Requests after which a connection is told to come to an end; 0 for no limit. */
   readonly maxRequestsPerConnection: number;
   /** What TCP responses say in `alt-svc` (RFC 7838) for a port; null where there is no HTTP/3. */

@@ -28,6 +28,8 @@ export interface ListenConfig extends ConnectionBounds {
   /** Milliseconds. */
   readonly keepAliveTimeout: number;
   readonly maxRequestsPerConnection: number;
+  /** As in `ListenerOptions`. */
+  readonly spareDescriptors: number;
 }
 
 /** How often a port is tried that is free on TCP and must be on UDP too. */

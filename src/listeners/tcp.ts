@@ -11,6 +11,7 @@ import { type AddressInfo, Server as NetServer, type Server, type Socket } from 
 import { createSecureContext, type SecureContext, TLSSocket, type Server as TlsServer } from "node:tls";
 import type { Protocol } from "../exchange.ts";
 import type { ConnectionLimits } from "./connection-limits.ts";
+import { mostConnections } from "./descriptors.ts";
 import { gatherWrites, Http1Exchange, parseBehindUpgrades, passOverUpgrade } from "./http1.ts";
 import { Http2Exchange, rawHeaders, unwrittenBytes } from "./http2.ts";
 import {
@@ -76,6 +77,9 @@ class TcpListener implements Listener {
   readonly #altSvcOf: ListenerOptions["altSvc"];
   readonly #keepAliveTimeout: number;
   readonly #limits: ConnectionLimits;
+  /** For want of descriptors. */
+  readonly #most: number;
+  #isFull = false;
   readonly #maxRequests: number;
   readonly #connections = new Map<Socket, Connection>();
   /** Those of HTTP/2. */
@@ -94,6 +98,7 @@ class TcpListener implements Listener {
     this.#altSvcOf = options.altSvc;
     this.#keepAliveTimeout = options.keepAliveTimeout;
     this.#limits = options.connectionLimits;
+    this.#most = mostConnections(options.spareDescriptors);
     this.#maxRequests = options.maxRequestsPerConnection || Number.POSITIVE_INFINITY;
     this.#scheme = options.tls === null ? "http" : "https";
     this.protocols = options.tls === null ? ["HTTP/1.1"] : ["HTTP/1.1", "HTTP/2"];
@@ -155,10 +160,23 @@ class TcpListener implements Listener {
 
   #admit(socket: Socket): boolean {
     const address = plainAddress(socket.remoteAddress ?? "");
-    const isAdmitted = this.#limits.admit(address);
+    const isAdmitted = this.#hasRoom() && this.#limits.admit(address);
     if (isAdmitted) socket.once("close", () => this.#limits.release(address));
     else socket.destroy();
     return isAdmitted;
+  }
+
+  /** False where one more would take a descriptor that something else needs. */
+  #hasRoom(): boolean {
+    const { size } = this.#connections;
+    if (size < this.#most / 2) this.#isFull = false;
+    if (size < this.#most) return true;
+    if (!this.#isFull)
+      this.#host.log(
+        `${size} connections, and more are closed at once: a process may open no more files; raise the limit (ulimit -n, LimitNOFILE)`,
+      );
+    this.#isFull = true;
+    return false;
   }
 
   #plain(options: ListenerOptions): Server {

@@ -35,6 +35,8 @@ const LIMITS = [
   "maxQueue",
   "queueTarget",
 ] as const satisfies (keyof ReactorLimits & keyof BaseConfig["limits"])[];
+/** Of a reactor, beside those for its workers, of which there are twice as many during a reload: its own, and files that it sends. */
+const SPARE_DESCRIPTORS = 64;
 const LISTENER_OPTIONS = [
   "maxBodyBytes",
   "maxHeaderBytes",
@@ -48,8 +50,10 @@ export function listenConfig(
   { host, options, directory }: ManagerConfig,
   now: Pick<ListenConfig, "port" | "reusePort" | "tls">,
 ): ListenConfig {
-  const { http3, quic, upload } = options;
-  const listened = { host, http3, quic, directory: upload.directory ?? directory };
+  const { mode, workers, http3, quic, upload } = options;
+  // Else clients that wait for one would keep out every worker that takes another's place.
+  const spareDescriptors = mode === "base" ? 0 : SPARE_DESCRIPTORS + 2 * workers.max;
+  const listened = { host, http3, quic, directory: upload.directory ?? directory, spareDescriptors };
   return { ...listened, ...pick(options, LISTENER_OPTIONS), ...now };
 }
 

@@ -1,6 +1,7 @@
 /** A worker dies: what its clients see, and that every connection stays. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync, rmSync, writeFileSync } from "node:fs";
+import { connect } from "node:net";
 import { type Client, header } from "../support/client.ts";
 import { ALL_CLIENTS, HTTP1, HTTP2, RESETTING_CLIENTS } from "../support/clients.ts";
 import { Http2Client } from "../support/http2-client.ts";
@@ -9,7 +10,7 @@ import { Load } from "../support/load.ts";
 import { inTime, until } from "../support/poll.ts";
 import { commandLine, descendantsOf } from "../support/processes.ts";
 import { RawConnection } from "../support/raw-connection.ts";
-import { Scratch, startFixture, type TestServer } from "../support/server.ts";
+import { fixture, OPTIONS_VARIABLE, Scratch, startFixture, TestServer } from "../support/server.ts";
 import { expectCutShort } from "../support/short.ts";
 import {
   killWorkers,
@@ -238,6 +239,33 @@ test("a worker that may open no more files goes on, and the log says so once", a
   expect(await textOf(client, "/pid")).toBe(pid);
   expect(server.stderr.match(/too many open files/g)?.length).toBe(1);
   expect(server.stderr).not.toContain("it is killed");
+});
+
+test("clients that would take every descriptor keep no worker from taking another's place", async () => {
+  const scratch = await Scratch.make();
+  const command = ["bash", "-c", 'ulimit -n 128; exec "$0" "$1"', process.execPath, fixture("server.ts")];
+  const options = { mode: "process", tls: { cert: scratch.cert, key: scratch.key }, workers: 1 };
+  const env = { [OPTIONS_VARIABLE]: JSON.stringify(options) };
+  await using server = await new TestServer(scratch, command, env).ready();
+  await using client = await HTTP1.open(server);
+  const before = await textOf(client, "/pid");
+  let [opened, closed] = [0, 0];
+  const crowd = Array.from({ length: 150 }, () =>
+    connect(server.port, "127.0.0.1", () => opened++)
+      .on("close", () => closed++)
+      .on("error", () => {})
+      .resume(),
+  );
+  try {
+    await until("all of them", 5_000, () => opened === crowd.length);
+    await server.logs(/reactor 1: 6\d connections, and more are closed at once/);
+    process.kill(Number(before), "SIGKILL");
+    // On a connection that it had before.
+    expect(await inTime("another worker's answer", 5_000, textOf(client, "/pid"))).not.toBe(before);
+    expect(closed).toBeGreaterThan(50);
+  } finally {
+    for (const socket of crowd) socket.destroy();
+  }
 });
 
 test("a machine that stands still for longer than requestTimeout costs no request, and no worker", async () => {
