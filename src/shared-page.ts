@@ -3,6 +3,7 @@
  * that knows `Bun.mmap`.
  */
 import { writeFileSync } from "node:fs";
+import { remove } from "./removal.ts";
 
 /**
  * The page, zeros yet. Null where memory cannot be shared so, or the file cannot be written: the disk is full, say, and the
@@ -22,5 +23,12 @@ export function openSharedPage(
     log(`${what} is not noted: ${path} cannot be written: ${(error as Error).message}`);
     return null;
   }
-  return Bun.mmap(path, { shared: true });
+  try {
+    return Bun.mmap(path, { shared: true });
+  } catch (error) {
+    // Some file systems have no mapping that is shared; and zeros that never change would say something else.
+    log(`${what} is not noted: ${path} cannot be mapped: ${(error as Error).message}`);
+    remove(path, log);
+    return null;
+  }
 }

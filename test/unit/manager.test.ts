@@ -1,13 +1,13 @@
 /** What a manager decides, without a process: when one starts again, how many there should be, and a pool's steps. */
 import { afterAll, describe, expect, setSystemTime, test } from "bun:test";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, rmSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { MemoryLimit } from "../../src/manager/memory-limit.ts";
 import { type ChildTold, MemberError, Pool, type PoolChild } from "../../src/manager/pool.ts";
 import { RestartPolicy } from "../../src/manager/restart-policy.ts";
 import { Scaler } from "../../src/manager/scaler.ts";
-import { Deadline, timeLeft } from "../../src/tasks/deadline.ts";
+import { Deadline, deadlinePath, timeLeft } from "../../src/tasks/deadline.ts";
 import { inTime, until } from "../support/poll.ts";
 
 describe("restart policy", () => {
@@ -120,6 +120,18 @@ describe("the deadline of a task worker", () => {
     } finally {
       setSystemTime();
     }
+  });
+
+  test("is none on a file system without shared mappings: zeros in its file would have every silence punished", () => {
+    const elsewhere = mkdtempSync(join(directory, "unmappable-"));
+    symlinkSync("/dev/null", deadlinePath(elsewhere, process.pid));
+    const lines: string[] = [];
+    expect(Deadline.open(elsewhere, true, (line) => lines.push(line))).toBeNull();
+    expect(lines).toEqual([
+      expect.stringMatching(/^its deadline is not noted: \S+ cannot be mapped: EINVAL/),
+    ]);
+    expect(readdirSync(elsewhere)).toEqual([]);
+    expect(timeLeft(elsewhere, process.pid)).toBe(Number.POSITIVE_INFINITY);
   });
 });
 
