@@ -4,8 +4,8 @@
  */
 import { spawn } from "node:child_process";
 import { closeSync, fstatSync, mkdirSync, openSync, readSync, type Stats } from "node:fs";
-import { homedir } from "node:os";
 import { dirname, join, resolve } from "node:path";
+import { homeDirectory } from "../home.ts";
 import { StartError } from "../manager/start-error.ts";
 
 /** In the environment of the daemon: who started it waits for word from it. Taken out again before anything is started. */
@@ -30,11 +30,18 @@ export function takeDaemon(): ((ready: Ready) => void) | null {
   };
 }
 
-/** Where a daemon's log is unless it is told: systemd's place, the system's for root, or the user's own. */
+/**
+ * Where a daemon's log is unless it is told: systemd's place, the system's for root, or the user's own.
+ * @throws StartError where there is none
+ */
 export function defaultLogFile(port: string): string {
   const { XDG_STATE_HOME: state } = process.env;
-  const own = process.geteuid?.() === 0 ? "/var/log" : join(homedir(), ".local/state");
-  return join(state || own, "tercet", `${port}.log`);
+  const home = homeDirectory();
+  const own = process.geteuid?.() === 0 ? "/var/log" : home && join(home, ".local/state");
+  const folder = state || own;
+  if (folder === null)
+    throw new StartError("there is no place for a log, for this user has no home directory: give --log-file");
+  return join(folder, "tercet", `${port}.log`);
 }
 
 /**

@@ -1,9 +1,9 @@
 /** The certificate: the user's, read and checked before anything starts; or a self-signed one for localhost. */
 import { createPrivateKey, X509Certificate } from "node:crypto";
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
-import { homedir } from "node:os";
 import { join } from "node:path";
 import { createSecureContext } from "node:tls";
+import { homeDirectory } from "../home.ts";
 import type { Certificate, Certificates } from "../listeners/listener.ts";
 
 /** A certificate or key that cannot serve: the message says which file and why. */
@@ -88,7 +88,13 @@ export function dateOf(time: number): string {
 
 /** Makes a certificate for localhost, or finds the one that was made before. Returns where it is kept. */
 export async function selfSignedCertificate(now: number): Promise<Certificate & { readonly path: string }> {
-  const folder = join(process.env.XDG_CACHE_HOME || join(homedir(), ".cache"), "tercet");
+  const home = homeDirectory();
+  const cache = process.env.XDG_CACHE_HOME || (home && join(home, ".cache"));
+  if (cache === null)
+    throw new CertificateError(
+      "no self-signed certificate can be kept, for this user has no home directory; give your own, or XDG_CACHE_HOME",
+    );
+  const folder = join(cache, "tercet");
   const path = join(folder, "localhost.pem");
   const kept = readKept(path, now);
   if (kept !== null) return { ...kept, path };

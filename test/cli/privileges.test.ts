@@ -93,6 +93,31 @@ afterAll(() => {
   if (project !== ROOT) rmSync(project, { recursive: true, force: true });
 });
 
+test.skipIf(!IS_ROOT)(
+  "who has no home directory is told so where something would be kept in it, in one line",
+  () => {
+    // Of no user on this system.
+    const own = {
+      uid: 54_321,
+      gid: 54_321,
+      cwd: "/",
+      encoding: "utf8",
+      env: { PATH: process.env.PATH },
+    } as const;
+    const command = [
+      join(project, "bin/tercet.js"),
+      ...["serve", join(project, "test/fixtures/app.ts"), "--port", "0"],
+    ];
+    for (const [flags, reason] of [
+      [[], /^tercet: no self-signed certificate can be kept, for this user has no home directory; .*\n$/],
+      [["--daemon"], /^tercet: there is no place for a log, for this user has no home directory: .*\n$/],
+    ] as const) {
+      const { status, stdout, stderr } = spawnSync(process.execPath, [...command, ...flags], own);
+      expect([status, stdout, stderr]).toEqual([1, "", expect.stringMatching(reason)]);
+    }
+  },
+);
+
 test("who is not root is told that only root may say it, in one line", () => {
   const command = [
     join(project, "bin/tercet.js"),
