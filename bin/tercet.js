@@ -2,6 +2,7 @@
 // Starts Tercet's command line in Bun, which came with it from npm, so that Node and npm are all a machine needs.
 import { spawn } from "node:child_process";
 import { createRequire } from "node:module";
+import { constants } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -39,6 +40,8 @@ function startBeside(bun, args, fail) {
   child.on("exit", (code, signal) => {
     if (signal === null) process.exit(code);
     for (const each of signals) process.removeAllListeners(each);
+    // As a shell tells of it: no signal ends the first process of a container that it sends to itself.
+    process.exitCode = 128 + constants.signals[signal];
     process.kill(process.pid, signal);
   });
 }

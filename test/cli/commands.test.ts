@@ -1,22 +1,15 @@
 /** status, reload and stop, by the control socket: of servers that there are, and that there are not. */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readdirSync, statSync, writeFileSync } from "node:fs";
+import { constants } from "node:os";
 import { join } from "node:path";
 import { bindTcp } from "../../src/listeners/ports.ts";
 import { runDirectoryIn, tercet } from "../support/cli.ts";
 import { HTTP2 } from "../support/clients.ts";
 import { ControlConnection } from "../support/control-connection.ts";
 import { inTime, until } from "../support/poll.ts";
-import { descendantsOf, growthDuring, isAlive, keyOf } from "../support/processes.ts";
-import {
-  fixture,
-  ROOT,
-  runCli,
-  Scratch,
-  startCli,
-  startFixture,
-  type TestServer,
-} from "../support/server.ts";
+import { commandLine, descendantsOf, growthDuring, isAlive, keyOf } from "../support/processes.ts";
+import { fixture, ROOT, runCli, Scratch, startCli, startFixture, TestServer } from "../support/server.ts";
 import { untilInFlight } from "../support/stats.ts";
 
 // Milliseconds: longer than any deadline in a test and the stop of its server, so that every failure is cleaned up.
@@ -465,5 +458,20 @@ describe("the launcher", () => {
     process.kill(status.manager.pid, "SIGKILL");
     expect(await server.ended()).toBe("SIGKILL");
     await until("the end of every process", 5_000, () => server.remaining().length === 0);
+  });
+
+  test("as the first process of a container, where it cannot end by a signal of its own, ends with its number", async () => {
+    const container = ["unshare", "--pid", "--fork", "--kill-child"];
+    // There may be no right to that.
+    if (!Bun.spawnSync([...container, "true"]).success) return;
+    const scratch = await Scratch.make();
+    const serve = ["node", join(ROOT, "bin/tercet.js"), "serve", fixture("app.ts")];
+    const flags = ["--host", "127.0.0.1", "--port", "0", "--workers", "1", "--no-tls"];
+    await using server = await new TestServer(scratch, [...container, ...serve, ...flags]).ready();
+    const ofBun = descendantsOf(server.pid).filter(({ pid }) => commandLine(pid).includes("src/cli/main.ts"));
+    const manager = ofBun.find(({ pid }) => descendantsOf(pid).length === 2);
+    process.kill(manager?.pid ?? 0, "SIGKILL");
+    // The second where Node could become Bun, which is the first process then.
+    expect([128 + constants.signals.SIGKILL, "SIGKILL"]).toContain(await server.ended());
   });
 });
