@@ -3,7 +3,7 @@ import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
 import http2 from "node:http2";
 import { type Client, header } from "./support/client.ts";
-import { ALL_CLIENTS, HTTP2, RESETTING_CLIENTS, SLOW_CLIENTS } from "./support/clients.ts";
+import { ALL_CLIENTS, HTTP2, QUINN, RESETTING_CLIENTS, SLOW_CLIENTS } from "./support/clients.ts";
 import { bothWays } from "./support/paced.ts";
 import { inTime, until } from "./support/poll.ts";
 import { growthDuring } from "./support/processes.ts";
@@ -76,6 +76,16 @@ for (const kind of ALL_CLIENTS) {
       const response = await client.request({ path: "/facts-after-body", body, method: "PUT" });
       const { headers } = await response.body.json<{ headers: Record<string, string> }>();
       expect(headers["transfer-encoding"]).toBe("chunked");
+    });
+
+    test("a request without a body has none of its fields, whatever its method", async () => {
+      await using client = await kind.open(shared.server);
+      for (const method of ["DELETE", "OPTIONS", "POST"]) {
+        const response = await client.request({ path: "/facts", method });
+        const { headers } = await response.body.json<{ headers: Record<string, string> }>();
+        // quinn's end comes behind the head, in a packet of its own: by then the native engine's handler may have been called.
+        if (kind !== QUINN || ENGINE === "quic") expect(headers).not.toHaveProperty("transfer-encoding");
+      }
     });
 
     test("echoes, by pipeline and by events", async () => {

@@ -1,12 +1,17 @@
 /** A request's body, as the engine gives it. */
 import { BodyLostError, type Fields, type RequestBody } from "../../exchange.ts";
+import { collect } from "../../http/body.ts";
+
+type Piece = Promise<{ value?: Uint8Array }>;
 
 export class NativeBody implements RequestBody {
   readonly length: number | undefined;
   /** The engine drops them. */
   readonly trailers: Fields = [];
   readonly #request: Request;
-  #reader: { read(): Promise<{ value?: Uint8Array }>; cancel(): Promise<void> } | null = null;
+  #reader: { read(): Piece; cancel(): Promise<void> } | null = null;
+  /** Being read already. */
+  #first: Piece | null = null;
 
   readonly #onLost: () => void;
 
@@ -17,16 +22,31 @@ export class NativeBody implements RequestBody {
     this.#onLost = onLost;
   }
 
+  /** Tells within a turn of the event loop whether its end came with the head. */
+  isNone(): Promise<boolean> {
+    const first = this.#next();
+    this.#first = first;
+    return new Promise((resolve) => {
+      setImmediate(resolve, false);
+      first.then(
+        ({ value }) => resolve(value === undefined),
+        () => resolve(false),
+      );
+    });
+  }
+
   async read(): Promise<Uint8Array | null> {
-    this.#reader ??= (this.#request.body as NonNullable<Request["body"]>).getReader();
+    const next = this.#first ?? this.#next();
+    this.#first = null;
     try {
-      return (await this.#reader.read()).value ?? null;
+      return (await next).value ?? null;
     } catch (error) {
       throw this.#lost(error);
     }
   }
 
   readAll(): Promise<Uint8Array> {
+    if (this.#reader !== null) return collect(this);
     return this.#request.bytes().catch((error: unknown) => {
       throw this.#lost(error);
     });
@@ -35,6 +55,11 @@ export class NativeBody implements RequestBody {
   cancel(): void {
     // A client that has gone makes this fail, and then there is nothing left to cancel.
     this.#reader?.cancel().catch(() => {});
+  }
+
+  #next(): Piece {
+    this.#reader ??= (this.#request.body as NonNullable<Request["body"]>).getReader();
+    return this.#reader.read();
   }
 
   #lost(cause: unknown): BodyLostError {

@@ -64,7 +64,11 @@ export class NativeEngine {
         const exchange = new NativeExchange(host.nextId(), request, this);
         if (seen?.sees(exchange.remoteAddress, exchange.remotePort, exchange.receivedAt) === false) {
           host.turnAway(exchange);
-        } else host.accept(exchange);
+        } else {
+          const known = exchange.bodyKnown();
+          if (known === null) host.accept(exchange);
+          else known.then(() => host.accept(exchange));
+        }
         return exchange.answered();
       },
       error: () => new Response(null, { status: 500 }),
