@@ -121,6 +121,32 @@ describe("the fetch form", () => {
         expect(await form.body.text()).toBe("a=1&b=%C3%B6");
       });
 
+      test("one range of a file or blob, as Bun's own server sends it (RFC 9110 §14.2)", async () => {
+        await using client = await kind.open(shared.server);
+        const text = readFileSync(fixture("fetch.ts"), "utf8");
+        const { size } = Bun.file(fixture("fetch.ts"));
+        for (const [path, range, status, contentRange, body] of [
+          ["/file", "bytes=3-9", 206, `bytes 3-9/${size}`, text.slice(3, 10)],
+          ["/file", `bytes=${size}-`, 416, `bytes */${size}`, ""],
+          ["/file", "bytes=0-1,1000-1001", 200, undefined, text],
+          ["/blob", "bytes=-4", 206, "bytes 2-5/6", "blob"],
+          ["/blob?etag=%22a%22", "bytes=-4", 206, "bytes 2-5/6", "blob"],
+          ["/blob?etag=%22b%22", "bytes=-4", 200, undefined, "a blob"],
+          ["/blob?status=203", "bytes=-4", 203, undefined, "a blob"],
+          ["/no-file", "bytes=0-1", 500, undefined, "500 Internal Server Error\n"],
+        ] as const) {
+          const response = await client.request({ path, headers: { range, "if-range": '"a"' } });
+          expect([path, response.status, header(response, "content-range")]).toEqual([
+            path,
+            status,
+            contentRange,
+          ]);
+          expect(await response.body.text()).toBe(body);
+        }
+        const head = await client.request({ method: "HEAD", path: "/blob", headers: { range: "bytes=-4" } });
+        expect([head.status, await head.body.text()]).toEqual([200, ""]);
+      });
+
       test("a response that is made of another's body is sent as that one would be", async () => {
         await using client = await kind.open(shared.server);
         for (const of of ["text", "bytes", "blob"]) {

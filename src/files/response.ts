@@ -4,7 +4,7 @@ import type { BigIntStats } from "node:fs";
 import { extname } from "node:path";
 import mime from "mime";
 import type { Fields, FileBody, ResponseHead } from "../exchange.ts";
-import { evaluate, formatHttpDate, parseHttpDate, rangeApplies } from "../http/conditional.ts";
+import { evaluate, formatHttpDate, rangeApplies, validatorsOf } from "../http/conditional.ts";
 import { fieldValue } from "../http/fields.ts";
 import { type ByteRange, contentRange, parseRanges } from "../http/ranges.ts";
 import { failureResponse } from "../http/semantics.ts";
@@ -71,11 +71,7 @@ export function conditionalResponse(
   fields: Fields,
   now: number,
 ): FileResponse {
-  const date = fieldValue(fields, "last-modified");
-  const validators = {
-    etag: fieldValue(fields, "etag") ?? null,
-    lastModified: date === undefined ? null : parseHttpDate(date),
-  };
+  const validators = validatorsOf(fields);
   const outcome = evaluate(request.method, request.fields, validators);
   if (outcome === "failed") return failure(412, fields, request.method);
   if (outcome === "not modified") {

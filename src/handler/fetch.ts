@@ -1,7 +1,9 @@
 /** The web-standard form of a handler: `fetch(request, env, context): Response | Promise<Response>`. */
-import type { Exchange, Sink } from "../exchange.ts";
+import type { Exchange, ResponseHead } from "../exchange.ts";
 import { byteLength, drained, toBytes } from "../http/body.ts";
-import { isConnectionSpecific, unsendableFieldLine } from "../http/fields.ts";
+import { rangeApplies, validatorsOf } from "../http/conditional.ts";
+import { fieldValue, isConnectionSpecific, unsendableFieldLine } from "../http/fields.ts";
+import { type ByteRange, contentRange, parseRanges } from "../http/ranges.ts";
 import { forbidsBody, forbidsLength } from "../http/semantics.ts";
 import type { Server } from "../server.ts";
 import { FetchContext, FetchEnv } from "./fetch-context.ts";
@@ -146,6 +148,8 @@ function send(exchange: Exchange, response: Response): void | Promise<void> {
   const body = whole === null ? response.body : null;
   if (body !== null) {
     const blob = blobOf(response);
+    const range = blob === null ? null : rangeOf(exchange, head, blob.size);
+    if (blob !== null && range !== null) return sendRange(exchange, head, blob, range);
     // The size of a pipe is 0 or infinite, and says nothing.
     const tells = blob !== null && declared === null && !forbidsLength(status);
     if (tells && blob.size > 0 && Number.isFinite(blob.size)) {
@@ -170,10 +174,48 @@ function send(exchange: Exchange, response: Response): void | Promise<void> {
   exchange.sink.respond(head, forbidsBody(exchange.method, status) ? null : whole);
 }
 
+/**
+ * What of a file, or another blob, is asked for, where the handler leaves that to us with a 200 (RFC 9110 §14.2). Null for all of it:
+ * several ranges are, as Bun's own server has it, and what is empty may be a file that is not there.
+ */
+function rangeOf(
+  { method, fields }: Exchange,
+  head: ResponseHead,
+  size: number,
+): ByteRange | "not satisfiable" | null {
+  const value = method === "GET" && head.status === 200 ? fieldValue(fields, "range") : undefined;
+  if (value === undefined || fieldValue(head.fields, "content-range") !== undefined) return null;
+  if (size === 0 || !Number.isFinite(size)) return null;
+  if (!rangeApplies(fields, validatorsOf(head.fields), Date.now() / 1000)) return null;
+  const ranges = parseRanges(value, size);
+  if (ranges === null || ranges === "not satisfiable") return ranges;
+  const [first, second] = ranges;
+  return second === undefined ? (first ?? null) : null;
+}
+
+function sendRange(
+  exchange: Exchange,
+  head: ResponseHead,
+  blob: Blob,
+  range: ByteRange | "not satisfiable",
+): void | Promise<void> {
+  if (range === "not satisfiable") {
+    const fields = ["content-range", contentRange(null, blob.size), "content-length", "0"];
+    exchange.sink.respond({ status: 416, fields }, null);
+    return;
+  }
+  const { offset, length } = range;
+  const fields = head.fields.filter((_, i) => head.fields[i & ~1] !== "content-length");
+  fields.push("accept-ranges", "bytes", "content-range", contentRange(range, blob.size));
+  fields.push("content-length", String(length));
+  const body = blob.slice(offset, offset + length).stream();
+  return stream(exchange, { status: 206, fields }, body, length, true);
+}
+
 /** To HEAD a file that cannot be read is the 500 that it is to GET (RFC 9110 §9.3.2), and shows at its first bytes. */
 async function sendHeadOf(
   exchange: Exchange,
-  head: Parameters<Sink["head"]>[0],
+  head: ResponseHead,
   body: ReadableStream<Uint8Array>,
 ): Promise<void> {
   const reader = body.getReader();
@@ -188,7 +230,7 @@ async function sendHeadOf(
  */
 async function stream(
   exchange: Exchange,
-  head: Parameters<Sink["head"]>[0],
+  head: ResponseHead,
   body: ReadableStream<Uint8Array>,
   declared: number | null,
   isBlob: boolean,

@@ -1,6 +1,6 @@
 /** Conditional requests (RFC 9110 §13) as pure functions: validators in, the outcome out. */
 import type { Fields } from "../exchange.ts";
-import { listValue } from "./fields.ts";
+import { fieldValue, listValue } from "./fields.ts";
 
 export interface Validators {
   /** As it is sent: `"opaque"`, or `W/"opaque"`; null where there is none. */
@@ -18,6 +18,15 @@ const TIME = "(\\d\\d):(\\d\\d):(\\d\\d)";
 const IMF_FIXDATE = new RegExp(`^\\w{3}, (\\d\\d) (\\w{3}) (\\d{4}) ${TIME} GMT$`);
 const RFC850_DATE = new RegExp(`^\\w{6,9}, (\\d\\d)-(\\w{3})-(\\d\\d) ${TIME} GMT$`);
 const ASCTIME_DATE = new RegExp(`^\\w{3} (\\w{3}) ([ \\d]\\d) ${TIME} (\\d{4})$`);
+
+/** What a response's own fields say. */
+export function validatorsOf(fields: Fields): Validators {
+  const date = fieldValue(fields, "last-modified");
+  return {
+    etag: fieldValue(fields, "etag") ?? null,
+    lastModified: date === undefined ? null : parseHttpDate(date),
+  };
+}
 
 /** Evaluates the preconditions of a request in the order of RFC 9110 §13.2.2; If-Range is `rangeApplies`'. */
 export function evaluate(method: string, fields: Fields, validators: Validators): Outcome {
