@@ -571,6 +571,23 @@ test("a worker is found stuck that has answered all that it was asked, and says 
   expect(stuck).toEqual([1_000_000]);
 });
 
+test("a response that its engine refuses ends by itself, and those behind it come whole", () => {
+  const reactor = reactorOf({});
+  const done: string[] = [];
+  const refuse = () => {
+    throw new TypeError("no such field");
+  };
+  const refusing = { headSent: true, respond: refuse, abort: () => void done.push("abort") };
+  const ids = [ask(reactor, refusing), ask(reactor, { respond: () => void done.push("respond") })];
+  const socket = attach(reactor, 1_000_000);
+  reactor.employ([1_000_000], []);
+  const writer = new FrameWriter();
+  for (const id of ids)
+    writeResponse(writer, id, FrameType.response, { status: 200, fields: [] }, null, true);
+  socket.emit("data", writer.take());
+  expect([done, reactor.registry.size]).toEqual([["abort", "respond"], 0]);
+});
+
 /** A worker's end of a channel to the reactor, which has said hello. @param told what the reactor sends */
 function attach(reactor: Reactor, pid: number, told: (frame: Frame) => void = () => {}): Duplex {
   const reader = new FrameReader();
