@@ -134,6 +134,14 @@ export class Http2Exchange extends TcpExchange implements Exchange, Sink {
   }
 }
 
+/** Nothing was done of its request, which its client may send elsewhere: RFC 9113 §8.7. */
+export function refuseStream(stream: ServerHttp2Stream): void {
+  stream.on("error", () => {});
+  // Bun's `close(code)` sends the end of a body, before any head.
+  Object.assign(stream, { rstCode: constants.NGHTTP2_REFUSED_STREAM });
+  stream.destroy(new Error("the connection ends"));
+}
+
 /** The header block in order, where the engine gives it; else as near as its dictionary comes. */
 export function rawHeaders(headers: IncomingHttpHeaders, raw: unknown): readonly string[] {
   if (Array.isArray(raw)) return raw as string[];

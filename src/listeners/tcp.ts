@@ -13,7 +13,7 @@ import type { Protocol } from "../exchange.ts";
 import type { ConnectionLimits } from "./connection-limits.ts";
 import { mostConnections } from "./descriptors.ts";
 import { gatherWrites, Http1Exchange, parseBehindUpgrades, passOverUpgrade } from "./http1.ts";
-import { Http2Exchange, rawHeaders, unwrittenBytes } from "./http2.ts";
+import { Http2Exchange, rawHeaders, refuseStream, unwrittenBytes } from "./http2.ts";
 import {
   type Certificates,
   engineHeaderBytes,
@@ -361,8 +361,7 @@ class TcpListener implements Listener {
       return;
     }
     if (connection.isLeaving) {
-      stream.on("error", () => {});
-      stream.close(constants.NGHTTP2_REFUSED_STREAM);
+      refuseStream(stream);
       return;
     }
     connection.lastStream = stream.id as number;

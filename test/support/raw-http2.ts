@@ -130,6 +130,13 @@ export class RawHttp2 implements Disposable {
     await this.#connection.untilClosed(within);
   }
 
+  /** The last streams that are answered still, as each GOAWAY that has come says (RFC 9113 §6.8). */
+  get lastStreams(): number[] {
+    return this.#frames()
+      .filter(({ type }) => type === Frame2.goaway)
+      .map(({ payload }) => payload.readUInt32BE(0));
+  }
+
   /** Bytes of a response's body that have come. */
   lengthOf(stream: number): number {
     return this.#frames()

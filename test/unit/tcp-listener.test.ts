@@ -1,0 +1,71 @@
+/** The listener of TCP in this very process, with timeouts that no option allows, for what would take a server seconds. */
+import { expect, test } from "bun:test";
+import type { Exchange, ExchangeId } from "../../src/exchange.ts";
+import { ConnectionLimits } from "../../src/listeners/connection-limits.ts";
+import { listenTcp } from "../../src/listeners/tcp.ts";
+import { CERTIFICATE } from "../support/certificate.ts";
+import { request } from "../support/http3-frames.ts";
+import { inTime, until } from "../support/poll.ts";
+import { RawHttp2 } from "../support/raw-http2.ts";
+
+const NO_LIMITS = { maxConnections: 0, maxConnectionsPerAddress: 0 };
+
+async function listen(accept: (exchange: Exchange) => void, limits = new ConnectionLimits(NO_LIMITS)) {
+  let asked = 0;
+  const options = {
+    host: "127.0.0.1",
+    port: 0,
+    reusePort: false,
+    tls: { ...(await CERTIFICATE), sni: {} },
+    maxHeaderBytes: 16_384,
+    keepAliveTimeout: 200,
+    connectionLimits: limits,
+    maxRequestsPerConnection: 0,
+    altSvc: null,
+  };
+  const host = { turnAway: () => {}, log: () => {}, tellConnection: null };
+  return listenTcp(options, { ...host, nextId: () => ++asked as ExchangeId, accept });
+}
+
+test("a connection of HTTP/2 whose client takes nothing of its last response is not kept for that", async () => {
+  const BYTES = 12_000_000;
+  let closed = 0;
+  const limits = new ConnectionLimits(NO_LIMITS);
+  limits.release = () => closed++;
+  const listener = await listen(({ sink }) => {
+    sink.respond({ status: 200, fields: [] }, Buffer.alloc(BYTES));
+  }, limits);
+  try {
+    using connection = await RawHttp2.open(listener.port);
+    connection.widen();
+    const stream = connection.begin(request({}));
+    connection.pause();
+    await until("its end", 5_000, () => closed === 1);
+    connection.resume();
+    await connection.untilClosed();
+    expect(connection.lengthOf(stream)).toBeLessThan(BYTES);
+  } finally {
+    await listener.close();
+  }
+});
+
+test("the end of a connection of HTTP/2 tells which streams are answered still, and refuses the others (RFC 9113 §6.8)", async () => {
+  const held: Exchange[] = [];
+  const listener = await listen((exchange) => held.push(exchange));
+  try {
+    using connection = await RawHttp2.open(listener.port);
+    const streams = [connection.begin(request({})), connection.begin(request({}))];
+    await until("both", 5_000, () => held.length === 2);
+    const drained = listener.drain(false);
+    await until("GOAWAY", 5_000, () => connection.lastStreams.length > 0);
+    expect(connection.lastStreams).toEqual(streams.slice(1));
+    expect(await connection.outcome(connection.begin(request({})))).toBe("reset with REFUSED_STREAM");
+    for (const { sink } of held) sink.respond({ status: 200, fields: [] }, "whole");
+    await inTime("the end", 5_000, drained);
+    await connection.untilClosed();
+    expect(streams.map((stream) => connection.lengthOf(stream))).toEqual([5, 5]);
+    expect(held).toHaveLength(2);
+  } finally {
+    await listener.close();
+  }
+});
