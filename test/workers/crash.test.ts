@@ -1,6 +1,6 @@
 /** A worker dies: what its clients see, and that every connection stays. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
-import { readFileSync, rmSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 import { type Client, header } from "../support/client.ts";
 import { ALL_CLIENTS, HTTP1, HTTP2, RESETTING_CLIENTS } from "../support/clients.ts";
@@ -418,6 +418,12 @@ describe("a worker that dies at once", () => {
       });
       await server.logs("worker 1 serves again");
       for (const one of clients) expect(await textOf(one, "/hello")).toBe(`Hello from ${one.protocol}!`);
+      // What it did last is kept for the reactors to look at, and not for longer.
+      const isNoted = () =>
+        readdirSync(scratch.run, { recursive: true, encoding: "utf8" }).some((path) =>
+          path.endsWith(`/worker-${pid}.progress`),
+        );
+      await until("nothing of the first to be left", 6_000, () => !isNoted());
     } finally {
       for (const one of clients) await one.close();
     }
