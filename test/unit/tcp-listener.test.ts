@@ -1,5 +1,6 @@
 /** The listener of TCP in this very process, with timeouts that no option allows, for what would take a server seconds. */
 import { expect, test } from "bun:test";
+import net from "node:net";
 import type { Exchange, ExchangeId } from "../../src/exchange.ts";
 import { ConnectionLimits } from "../../src/listeners/connection-limits.ts";
 import { listenTcp } from "../../src/listeners/tcp.ts";
@@ -10,7 +11,12 @@ import { RawHttp2 } from "../support/raw-http2.ts";
 
 const NO_LIMITS = { maxConnections: 0, maxConnectionsPerAddress: 0 };
 
-async function listen(accept: (exchange: Exchange) => void, limits = new ConnectionLimits(NO_LIMITS)) {
+/** @param keepAliveTimeout milliseconds */
+async function listen(
+  accept: (exchange: Exchange) => void,
+  limits = new ConnectionLimits(NO_LIMITS),
+  keepAliveTimeout = 60_000,
+) {
   let asked = 0;
   const options = {
     host: "127.0.0.1",
@@ -18,7 +24,7 @@ async function listen(accept: (exchange: Exchange) => void, limits = new Connect
     reusePort: false,
     tls: { ...(await CERTIFICATE), sni: {} },
     maxHeaderBytes: 16_384,
-    keepAliveTimeout: 200,
+    keepAliveTimeout,
     connectionLimits: limits,
     maxRequestsPerConnection: 0,
     altSvc: null,
@@ -32,9 +38,8 @@ test("a connection of HTTP/2 whose client takes nothing of its last response is 
   let closed = 0;
   const limits = new ConnectionLimits(NO_LIMITS);
   limits.release = () => closed++;
-  const listener = await listen(({ sink }) => {
-    sink.respond({ status: 200, fields: [] }, Buffer.alloc(BYTES));
-  }, limits);
+  const respond = ({ sink }: Exchange) => sink.respond({ status: 200, fields: [] }, Buffer.alloc(BYTES));
+  const listener = await listen(respond, limits, 200);
   try {
     using connection = await RawHttp2.open(listener.port);
     connection.widen();
@@ -66,6 +71,28 @@ test("the end of a connection of HTTP/2 tells which streams are answered still, 
     expect(streams.map((stream) => connection.lengthOf(stream))).toEqual([5, 5]);
     expect(held).toHaveLength(2);
   } finally {
+    await listener.close();
+  }
+});
+
+test("a connection that comes to HTTP/2 only while its listener drains is told that it ends, too", async () => {
+  const limits = new ConnectionLimits(NO_LIMITS);
+  const listener = await listen(() => {}, limits);
+  const socket = net.connect(listener.port, "127.0.0.1");
+  try {
+    let isThere = false;
+    limits.admit = () => {
+      isThere = true;
+      return true;
+    };
+    await until("the connection", 5_000, () => isThere);
+    void listener.drain(true);
+    using connection = await RawHttp2.open(listener.port, { socket });
+    await until("GOAWAY", 5_000, () => connection.lastStreams.length > 0);
+    // None is refused yet.
+    expect(connection.lastStreams).toEqual([2 ** 31 - 1]);
+  } finally {
+    socket.destroy();
     await listener.close();
   }
 });
