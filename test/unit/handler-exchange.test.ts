@@ -2,7 +2,7 @@
 import { describe, expect, test } from "bun:test";
 import { randomBytes } from "node:crypto";
 import { LocalExchange, type LocalOwner } from "../../src/base/local-exchange.ts";
-import type { Exchange, ExchangeId, RequestHead } from "../../src/exchange.ts";
+import { BodyLostError, type Exchange, type ExchangeId, type RequestHead } from "../../src/exchange.ts";
 import { HttpResponse } from "../../src/handler/response.ts";
 import { ContentCoding } from "../../src/http/content-coding.ts";
 import { resolveOptions } from "../../src/options.ts";
@@ -10,23 +10,27 @@ import type { Channel } from "../../src/wire/channel.ts";
 import { FrameWriter } from "../../src/wire/frames.ts";
 import { ChannelExchange } from "../../src/worker/channel-exchange.ts";
 import { compressing } from "../../src/worker/compressing-exchange.ts";
-import { inTime } from "../support/poll.ts";
+import { failureOf, inTime } from "../support/poll.ts";
 
 const HEAD = { protocol: "HTTP/2", method: "GET", path: "/", fields: ["accept-encoding", "gzip"] };
 const { compression } = resolveOptions({});
 const coding = new ContentCoding(compression as Exclude<typeof compression, false>);
 
+/** Each has a body, of which nothing has come. */
 const KINDS = {
   "in the mode process": (isCompressed: boolean) => {
     const Made = isCompressed ? compressing(ChannelExchange, coding) : ChannelExchange;
     const channel = { writer: new FrameWriter() } as Channel;
-    return new Made(1 as ExchangeId, HEAD as unknown as RequestHead, false, channel, () => {});
+    return new Made(1 as ExchangeId, HEAD as unknown as RequestHead, true, channel, () => {});
   },
   "in the mode base": (isCompressed: boolean) => {
     const Made = isCompressed ? compressing(LocalExchange, coding) : LocalExchange;
-    const sink = { head: () => {}, data: () => false, end: () => {}, onDrain: null };
-    const exchange = { id: 1, body: null, sink } as unknown as Exchange;
-    return new Made(exchange, HEAD as unknown as RequestHead, {} as LocalOwner);
+    const sink = { head: () => {}, data: () => false, end: () => {}, respond: () => {}, onDrain: null };
+    const lost = Promise.withResolvers<null>();
+    const body = { read: () => lost.promise, cancel: () => lost.resolve(null) };
+    const exchange = { id: 1, body, sink } as unknown as Exchange;
+    const owner = { completed: () => {} } as unknown as LocalOwner;
+    return new Made(exchange, HEAD as unknown as RequestHead, owner);
   },
 };
 
@@ -49,5 +53,28 @@ for (const [mode, open] of Object.entries(KINDS)) {
         response.end();
       },
     );
+
+    test("a read of the body that waits is told when the response has ended", async () => {
+      const exchange = open(false);
+      const reading = exchange.body?.read() ?? Promise.resolve();
+      new HttpResponse(exchange).end("the answer");
+      expect(await failureOf("the read", 1000, reading)).toBeInstanceOf(BodyLostError);
+    });
   });
 }
+
+test("a body that was read to its end stays at its end when the response has ended, and one that was not is lost", async () => {
+  const open = () => KINDS["in the mode process"](false);
+  const [whole, partly] = [open(), open()];
+  for (const { body } of [whole, partly]) {
+    body?.receive(Buffer.from("abc"), false);
+    body?.receive(Buffer.from("def"), true);
+    await body?.read();
+  }
+  await whole.body?.read();
+  for (const exchange of [whole, partly]) new HttpResponse(exchange).end("the answer");
+  expect(await whole.body?.read()).toBeNull();
+  expect(await failureOf("the read", 1000, partly.body?.read() ?? Promise.resolve())).toBeInstanceOf(
+    BodyLostError,
+  );
+});
