@@ -228,6 +228,22 @@ describe("a graceful shutdown", () => {
     await endedCleanly(server);
   });
 
+  test("requests of HTTP/1.1 that came one behind the other are all answered, and the last tells of the end", async () => {
+    const answersOf = async (isPlain: boolean) => {
+      await using server = await startFixture("server.ts", { options: isPlain ? { tls: false } : {} });
+      using connection = await RawConnection[isPlain ? "openPlain" : "open"](server.port);
+      const get = (path: string) => `GET ${path} HTTP/1.1\r\nHost: a\r\n\r\n`;
+      connection.send(get("/hello") + get("/wait?ms=1400") + get("/wait?ms=1500") + get("/wait?ms=1300"));
+      await connection.untilReceived(/Hello/);
+      server.kill("SIGTERM");
+      const answers = await connection.untilClosed();
+      await endedCleanly(server);
+      return answers.match(/waited as GET|connection: close/gi)?.join();
+    };
+    const all = "waited as GET,waited as GET,connection: close,waited as GET";
+    expect(await Promise.all([answersOf(true), answersOf(false)])).toEqual([all, all]);
+  });
+
   test("shutdownTimeout ends what does not finish", async () => {
     await using server = await startFixture("server.ts", { options: { shutdownTimeout: 500 } });
     await using observer = await HTTP2.open(server);

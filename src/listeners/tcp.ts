@@ -54,7 +54,7 @@ interface Connection {
   session: ServerHttp2Session | null;
   /** Of HTTP/2: that of the last request. */
   lastStream: number;
-  /** Of HTTP/2: further streams are refused. */
+  /** Further streams of HTTP/2 are refused, and further requests of HTTP/1.1 passed over. */
   isLeaving: boolean;
   /** Of HTTP/2: bytes that were still to be written when it was last found idle. */
   unwritten: number;
@@ -313,13 +313,20 @@ class TcpListener implements Listener {
   #request(request: IncomingMessage, response: ServerResponse, waits = false): void {
     const { socket } = request;
     const connection = this.#connectionOf(socket);
+    if (connection.isLeaving) {
+      request.resume();
+      return;
+    }
     const id = this.#host.nextId();
     const stream = connection.requests++;
-    const isLast = connection.requests >= this.#maxRequests;
+    connection.isLeaving = connection.requests >= this.#maxRequests || this.#draining !== null;
     let isTold = false;
-    // Of a client that was not told to send its body nobody knows whether it comes.
     const closing = (isWaiting: boolean) => {
-      isTold = isLast || isWaiting || this.#draining !== null;
+      // Of a client that was not told to send its body nobody knows whether it comes.
+      const isLast = connection.isLeaving || isWaiting || this.#draining !== null;
+      // Whatever was taken is answered, and nothing behind an answer that says so (RFC 9112 §9.6).
+      isTold = isLast && connection.latest === response;
+      connection.isLeaving ||= isTold;
       return isTold;
     };
     connection.open++;

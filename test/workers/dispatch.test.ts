@@ -172,7 +172,8 @@ describe("connections", () => {
   }
 
   test("maxRequestsPerConnection ends a connection when its last answer is whole", async () => {
-    await using server = await startFixture("server.ts", { options: { maxRequestsPerConnection: 3 } });
+    const options = { workers: 1, maxRequestsPerConnection: 3 };
+    await using server = await startFixture("server.ts", { options });
     using raw = await RawConnection.open(server.port);
     for (let i = 1; i <= 3; i++) {
       raw.send("GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n");
@@ -180,6 +181,16 @@ describe("connections", () => {
     }
     const text = await raw.untilClosed(2_000);
     expect(text.match(/connection: close/gi)?.length).toBe(1);
+    // What comes behind is not run, as nobody would hear of it (RFC 9112 §9.6).
+    const calls = async () => {
+      await using client = await HTTP1.open(server);
+      return JSON.parse(await textOf(client, "/calls")).calls;
+    };
+    const before = await calls();
+    using pipeline = await RawConnection.open(server.port);
+    pipeline.send("GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(5));
+    expect((await pipeline.untilClosed(2_000)).match(/Hello/g)).toHaveLength(3);
+    expect(await calls()).toBe(before + 4);
     await using http2 = (await HTTP2.open(server)) as Http2Client;
     const slow = textOf(http2, "/wait?ms=1500");
     expect(await textOf(http2, "/hello")).toBe("Hello from HTTP/2!");
