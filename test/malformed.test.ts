@@ -229,6 +229,12 @@ for (const mode of ["process", "base"] as const) {
         expect(shared.server.stderr).not.toContain("error in POST");
       });
 
+      test("of which nobody knows where it ends nothing is answered (RFC 9112 §6.3)", async () => {
+        using connection = await open();
+        connection.send(`POST /raw HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\r\n\r\n${get("/hello")}`);
+        expect((await connection.untilClosed()).match(/HTTP\/1\.1 (?!400|501)|Hello/g)).toBeNull();
+      });
+
       test("that asks for an upgrade what comes with it is read as behind any other (RFC 9110 §7.8)", async () => {
         using connection = await open();
         const asking = "Connection: upgrade\r\nUpgrade: websocket\r\n";

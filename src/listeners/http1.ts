@@ -27,13 +27,15 @@ export class Http1Exchange extends TcpExchange implements Exchange, Sink {
   /** Null where the engine itself writes head and body together: without TLS. */
   readonly #gathering: Socket | null;
   readonly #altSvc: string | null;
-  readonly #closing: (isWaiting: boolean) => boolean;
+  readonly #closing: (mustClose: boolean) => boolean;
   /** The client waits to be told that its body is wanted. */
   #isWaiting: boolean;
+  /** It is known where its body ends, if it has one. */
+  readonly #isBounded: boolean;
 
   /**
    * @param waits whether the client sends its body when it is told to (RFC 9110 §10.1.1)
-   * @param closing says whether the connection is to end with this response (RFC 9112 §9.6), and one that still waits has it end
+   * @param closing says whether the connection is to end with this response (RFC 9112 §9.6), and has it end where it must
    */
   constructor(
     id: ExchangeId,
@@ -43,7 +45,7 @@ export class Http1Exchange extends TcpExchange implements Exchange, Sink {
     response: ServerResponse,
     altSvc: string | null,
     waits: boolean,
-    closing: (isWaiting: boolean) => boolean,
+    closing: (mustClose: boolean) => boolean,
   ) {
     super(id, facts);
     this.stream = stream;
@@ -53,7 +55,11 @@ export class Http1Exchange extends TcpExchange implements Exchange, Sink {
     this.#isWaiting = waits;
     this.method = request.method ?? "";
     const target = splitTarget(request.url ?? "");
-    const { fields, host, hosts, framed, malformed } = readFields(request.rawHeaders, target.authority);
+    const { fields, host, hosts, framed, isBounded, malformed } = readFields(
+      request.rawHeaders,
+      target.authority,
+    );
+    this.#isBounded = isBounded;
     this.fields = fields;
     this.path = target.path;
     this.authority = target.authority ?? host;
@@ -158,7 +164,8 @@ export class Http1Exchange extends TcpExchange implements Exchange, Sink {
     for (let i = 0; i < fields.length; i += 2)
       response.appendHeader(fields[i] as string, fields[i + 1] as string);
     if (this.#altSvc !== null && !response.hasHeader("alt-svc")) response.setHeader("alt-svc", this.#altSvc);
-    if (this.#closing(this.#isWaiting)) response.setHeader("connection", "close");
+    // Of a client that was not told to send its body nobody knows whether it comes.
+    if (this.#closing(this.#isWaiting || !this.#isBounded)) response.setHeader("connection", "close");
   }
 
   #isChunked(status: number): boolean {
@@ -255,6 +262,7 @@ function readFields(raw: readonly string[], authority: string | undefined) {
   let length: string | null = null;
   let hosts = 0;
   let framed = false;
+  let isBounded = true;
   let malformed: string | null = null;
   for (let i = 0; i < raw.length; i += 2) {
     const name = (raw[i] as string).toLowerCase();
@@ -273,8 +281,10 @@ function readFields(raw: readonly string[], authority: string | undefined) {
     }
     fields.push(name, value);
     framed ||= name === "transfer-encoding" || (name === "content-length" && value !== "0");
+    // RFC 9112 §6.3. Of an empty one Bun's parser without TLS makes no body at all.
+    if (name === "transfer-encoding") isBounded = value.toLowerCase() === "chunked";
   }
-  return { fields, host, hosts, framed, malformed };
+  return { fields, host, hosts, framed, isBounded, malformed };
 }
 
 /** The absolute form, which every server takes (RFC 9112 §3.2.2), carries the authority before the path. */

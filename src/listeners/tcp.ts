@@ -321,9 +321,8 @@ class TcpListener implements Listener {
     const stream = connection.requests++;
     connection.isLeaving = connection.requests >= this.#maxRequests || this.#draining !== null;
     let isTold = false;
-    const closing = (isWaiting: boolean) => {
-      // Of a client that was not told to send its body nobody knows whether it comes.
-      const isLast = connection.isLeaving || isWaiting || this.#draining !== null;
+    const closing = (mustClose: boolean) => {
+      const isLast = connection.isLeaving || mustClose || this.#draining !== null;
       // Whatever was taken is answered, and nothing behind an answer that says so (RFC 9112 §9.6).
       isTold = isLast && connection.latest === response;
       connection.isLeaving ||= isTold;
