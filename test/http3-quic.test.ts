@@ -1,7 +1,7 @@
 /** The HTTP/3 engine quic: what it can do beyond the other, and what it does about peers that do no good. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { createSocket } from "node:dgram";
-import { mkdirSync, readdirSync, readFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from "node:fs";
 import { connect as connectQuic, type QuicError } from "node:quic";
 import { connect, type Http3ClientSession } from "@currentspace/http3";
 import { CERTIFICATE, OTHER_CERTIFICATE } from "./support/certificate.ts";
@@ -730,6 +730,21 @@ describe("options", () => {
       return text.includes("connection_closed") && text;
     });
     for (const record of records.split("\x1e").slice(1)) JSON.parse(record);
+    // A file that was moved away is made anew; what cannot be written is said once, and tried again.
+    const visit = async () => {
+      await using peer = await RawHttp3.open(server.port);
+      return (await json<{ name: string }>(peer, "/connection")).name.split(":")[0] as string;
+    };
+    renameSync(keylog, `${keylog}.1`);
+    rmSync(qlog, { recursive: true });
+    const gone = [await visit(), await visit()];
+    for (const id of gone) await untilTold(server, "close", ({ told }) => told[0].id === id);
+    await server.logs(/http3\.qlog: .*ENOENT/);
+    expect(readFileSync(keylog, "latin1")).toContain("SERVER_TRAFFIC_SECRET_0");
+    mkdirSync(qlog);
+    const back = await visit();
+    await until("its file", 5_000, () => readdirSync(qlog).includes(`${back}.sqlog`));
+    expect(server.stderr.match(/http3\.(qlog|keylog)/g)).toEqual(["http3.qlog"]);
   });
 
   test("what node:quic does not do is said in the log", async () => {

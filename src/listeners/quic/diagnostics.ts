@@ -1,7 +1,6 @@
 /** What `node:quic` tells for tools: the secrets of connections in one file, and a file about each of them. */
-import { createWriteStream } from "node:fs";
+import { appendFile } from "node:fs/promises";
 import { join } from "node:path";
-import type { Writable } from "node:stream";
 
 export interface DiagnosticsOptions {
   /** The file of the secrets; null for none. */
@@ -10,56 +9,77 @@ export interface DiagnosticsOptions {
   readonly qlog: string | null;
 }
 
+/**
+ * No file is held open: one that was renamed is made anew, and a disk that was full costs what came meanwhile and no more.
+ */
 export class Diagnostics {
   readonly #log: (line: string) => void;
-  readonly #keylog: Writable | null;
+  readonly #keylog: string | null;
   readonly #folder: string | null;
-  readonly #qlogs = new Map<string, Writable>();
-  /** Records about those whose handshake is not done: a datagram of nobody's would make a file, and hold it for seconds. */
+  /** Connections that have a file. */
+  readonly #begun = new Set<string>();
+  /** Records about those whose handshake is not done: a datagram of nobody's would make a file. */
   readonly #early = new Map<string, string>();
+  /** What is to be appended, by path. */
+  readonly #waiting = new Map<string, string>();
+  #writing: Promise<void> | null = null;
+  /** Of `keylog` and `qlog`, those that could not be written the last time: it is said once. */
+  readonly #failing = new Set<string>();
 
   constructor({ keylog, qlog }: DiagnosticsOptions, log: (line: string) => void) {
     this.#log = log;
-    this.#keylog = keylog === null ? null : this.#append(keylog);
+    this.#keylog = keylog;
     this.#folder = qlog;
   }
 
   /** @param line in the NSS key log format */
   secret(line: string): void {
-    this.#keylog?.write(line.endsWith("\n") ? line : `${line}\n`);
+    if (this.#keylog !== null) this.#append(this.#keylog, line.endsWith("\n") ? line : `${line}\n`);
   }
 
   /** @param records of JSON-SEQ (RFC 7464) */
   record(connectionId: string, records: string): void {
     if (this.#folder === null) return;
-    const file = this.#qlogs.get(connectionId);
-    if (file !== undefined) file.write(records);
+    if (this.#begun.has(connectionId)) this.#append(join(this.#folder, `${connectionId}.sqlog`), records);
     else this.#early.set(connectionId, (this.#early.get(connectionId) ?? "") + records);
   }
 
   /** The handshake is done: the connection gets its file. */
   begin(connectionId: string): void {
     if (this.#folder === null) return;
-    const file = this.#append(join(this.#folder, `${connectionId}.sqlog`));
-    this.#qlogs.set(connectionId, file);
-    file.write(this.#early.get(connectionId) ?? "");
+    this.#begun.add(connectionId);
+    this.record(connectionId, this.#early.get(connectionId) ?? "");
     this.#early.delete(connectionId);
   }
 
   end(connectionId: string): void {
     this.#early.delete(connectionId);
-    this.#qlogs.get(connectionId)?.end();
-    this.#qlogs.delete(connectionId);
+    this.#begun.delete(connectionId);
   }
 
-  close(): void {
-    this.#keylog?.end();
-    for (const file of this.#qlogs.values()) file.end();
+  /** Resolves when all that was told has been written. */
+  async close(): Promise<void> {
+    await this.#writing;
   }
 
-  #append(path: string): Writable {
-    const file = createWriteStream(path, { flags: "a", mode: 0o600 });
-    file.on("error", (error) => this.#log(`${path}: ${error.message}`));
-    return file;
+  #append(path: string, text: string): void {
+    this.#waiting.set(path, (this.#waiting.get(path) ?? "") + text);
+    this.#writing ??= this.#write();
+  }
+
+  async #write(): Promise<void> {
+    // What comes meanwhile has its turn in here, too.
+    for (const [path, text] of this.#waiting) {
+      this.#waiting.delete(path);
+      const option = path === this.#keylog ? "http3.keylog" : "http3.qlog";
+      try {
+        await appendFile(path, text, { mode: 0o600 });
+        this.#failing.delete(option);
+      } catch (error) {
+        if (!this.#failing.has(option)) this.#log(`${option}: ${path}: ${(error as Error).message}`);
+        this.#failing.add(option);
+      }
+    }
+    this.#writing = null;
   }
 }

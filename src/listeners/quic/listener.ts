@@ -182,7 +182,7 @@ class QuicListener implements Listener, ConnectionOwner {
     }
     const endpoint = this.#endpoint;
     if (endpoint !== null && !endpoint.destroyed) await endpoint.close().catch(() => {});
-    this.#diagnostics.close();
+    await this.#diagnostics.close();
   }
 
   /** GOAWAY where requests are open (RFC 9114 §5.2); a connection without any is closed when it has been quiet. */
