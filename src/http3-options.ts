@@ -2,6 +2,7 @@
  * The options of HTTP/3: which engine, and for the engine `quic` everything that can be set. Type, unit, default and
  * check of each; there are no defaults anywhere else. How `node:quic` is told is in listeners/quic/options.ts.
  */
+import { isIP } from "node:net";
 import { resolve } from "node:path";
 import * as v from "valibot";
 import { isProxyEntry } from "./http/proxy.ts";
@@ -167,9 +168,12 @@ const TICKET_KEYS = "left out: node:quic in Bun takes no session-ticket keys";
 const ADDRESSES =
   'a list of addresses, and networks in CIDR notation, such as ["192.0.2.7", "2001:db8::/32"]';
 const ADDRESS = 'an address, or a network in CIDR notation such as "192.0.2.0/24"';
-const SNI = '{ "name": { cert, key } }, with names such as "a.example" or "*.a.example"';
+const SNI = '{ "name": { cert, key } }, with names such as "a.example" or "*.a.example", each once';
 const HOST_NAME =
   /^(?:\*\.)?(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?$/i;
+
+/** What valibot leaves out of records without a word. */
+const LEFT_OUT: readonly string[] = ["__proto__", "prototype", "constructor"];
 
 /** Messages of the checks of objects in here: see `resolveOptions`. */
 export const HTTP3_NESTED: readonly string[] = [HTTP3, SNI];
@@ -208,9 +212,13 @@ const QUIC_CHECKS = v.strictObject(
     ticketKeys: v.optional(v.undefined(TICKET_KEYS)),
     sni: v.optional(
       v.pipe(
-        v.custom<object>((given) => !Array.isArray(given), SNI),
+        v.custom<object>((given) => !Array.isArray(given) && namesEachOnce(given), SNI),
         v.record(
-          v.pipe(v.string(SNI), v.regex(HOST_NAME, SNI)),
+          // An address is no name: clients that connect to one name none (RFC 6066 §3).
+          v.pipe(
+            v.string(SNI),
+            v.check((name) => HOST_NAME.test(name) && isIP(name) === 0, SNI),
+          ),
           v.strictObject({ cert: text(PEM), key: text(PEM) }, SNI),
           SNI,
         ),
@@ -222,6 +230,13 @@ const QUIC_CHECKS = v.strictObject(
   },
   HTTP3,
 );
+
+/** The same name in another case is the same (RFC 4343). */
+function namesEachOnce(given: unknown): boolean {
+  const names = Object.keys(given ?? {});
+  const isOnce = new Set(names.map((name) => name.toLowerCase())).size === names.length;
+  return isOnce && !names.some((name) => LEFT_OUT.includes(name));
+}
 
 /** Which engine there is to be, and its options; of the engine `quic` alone there are any. */
 export const HTTP3_CHECKS = v.pipe(

@@ -235,6 +235,23 @@ describe("options", () => {
       'it must be { "name": { cert, key } }, with names such as "a.example"',
     ],
     [
+      { http3: { engine: "quic", sni: { "127.0.0.1": { cert: "c", key: "k" } } } },
+      'option "http3.sni.127.0.0.1" is "127.0.0.1"; it must be { "name": { cert, key } }',
+    ],
+    [
+      {
+        http3: {
+          engine: "quic",
+          sni: { "a.example": { cert: "c", key: "k" }, "A.example": { cert: "c", key: "k" } },
+        },
+      },
+      'option "http3.sni" is { a.example, A.example }; it must be { "name": { cert, key } }',
+    ],
+    [
+      { http3: { engine: "quic", sni: { constructor: { cert: "c", key: "k" } } } },
+      'option "http3.sni" is { constructor }; it must be { "name": { cert, key } }',
+    ],
+    [
       { http3: "quic", reactors: 2 },
       'option "reactors" is 2; it must be 1 with the HTTP/3 engine "quic", which cannot share a port',
     ],
