@@ -51,8 +51,9 @@ export interface QuicOptions {
   connectionWindow?: number;
   /**
    * Milliseconds without a packet from a client after which its connection is given up, whole seconds of them
-   * (RFC 9000 §10.1). 1000 to 600000. It counts while a handler works, too: a connection without requests is closed
-   * after `keepAliveTimeout`.
+   * (RFC 9000 §10.1). 1000 to 600000. It counts while a handler works, too; where it is over 30 s, a client of
+   * which nothing comes for that long is asked for a sign of life. A connection without requests is closed after
+   * `keepAliveTimeout`.
    * @default 255000
    */
   idleTimeout?: number;

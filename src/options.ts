@@ -299,8 +299,8 @@ export interface ServerOptions extends SwooleHttp3Options {
    */
   maxRequestsPerConnection?: number;
   /**
-   * Milliseconds without a request after which a connection is closed, 1000 to 255000: HTTP/3's native engine counts
-   * no further.
+   * Milliseconds without a request after which a connection is closed, 1000 to 255000. HTTP/3's native engine closes one
+   * after 60 s at the latest.
    * @default 60000
    */
   keepAliveTimeout?: number;

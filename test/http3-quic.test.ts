@@ -341,6 +341,20 @@ describe("connections", () => {
     expect(busy.closed).toBeNull();
   });
 
+  test("a stream of a reserved type keeps what has been still from being given up (RFC 9114 §6.2.3)", async () => {
+    await using server = await start({}, { mode: "base", workers: 1, keepAliveTimeout: 1000 });
+    await using peer = await RawHttp3.open(server.port);
+    peer.begin(headers(request({ path: "/hang" })), true);
+    // The control stream and those of QPACK are 3, 7 and 11.
+    for (const id of [15, 19]) {
+      expect(peer.stream(id).length).toBe(0);
+      await using other = await RawHttp3.open(server.port);
+      await other.get({ path: "/later-on" });
+      await until("a stream", 5_000, () => peer.stream(id).ended);
+      expect([...peer.stream(id).data]).toEqual([StreamType.reserved, 0]);
+    }
+  });
+
   test("migrate is told when a client goes on from another address, and its requests go on", async () => {
     await using server = await start();
     using relay = await UdpRelay.to(server.port);

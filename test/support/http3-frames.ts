@@ -15,7 +15,13 @@ export const FrameType = {
 } as const;
 
 /** RFC 9114 §6.2, RFC 9204 §4.2. */
-export const StreamType = { control: 0x00, push: 0x01, encoder: 0x02, decoder: 0x03 } as const;
+export const StreamType = {
+  control: 0x00,
+  push: 0x01,
+  encoder: 0x02,
+  decoder: 0x03,
+  reserved: 0x21,
+} as const;
 
 export const Setting = {
   qpackMaxTableCapacity: 0x01,

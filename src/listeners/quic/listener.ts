@@ -48,6 +48,7 @@ const LINGER = 1000;
 const DRAIN_CHECK_INTERVAL = 20;
 /** Milliseconds: how often connections are looked at, within their timeouts. */
 const MIN_LOOK_INTERVAL = 250;
+const MAX_LOOK_INTERVAL = 10_000;
 const LOOKS_PER_TIMEOUT = 4;
 /** RFC 9000 §20.1. */
 const CONNECTION_REFUSED = 2n;
@@ -140,7 +141,8 @@ class QuicListener implements Listener, ConnectionOwner {
     }
     const { keepAliveTimeout } = this.#options;
     const interval = Math.min(keepAliveTimeout, this.idleTimeout) / LOOKS_PER_TIMEOUT;
-    this.#looks = setInterval(() => this.#look(), Math.max(MIN_LOOK_INTERVAL, interval));
+    const bounded = Math.min(Math.max(MIN_LOOK_INTERVAL, interval), MAX_LOOK_INTERVAL);
+    this.#looks = setInterval(() => this.#look(), bounded);
   }
 
   get tell(): ConnectionOwner["tell"] {
@@ -282,13 +284,17 @@ class QuicListener implements Listener, ConnectionOwner {
     else breakOff(stream, Http3Error.messageError);
   }
 
-  /** Closes what has had no request for too long. */
+  /** Closes what has had no request for too long, and keeps the others. */
   #look(): void {
     const now = performance.now();
     for (const [session, connection] of this.#connections) {
       connection.listen(now);
       const { state, open, lastUsed } = connection;
-      if (state !== "open" || open > 0 || now - lastUsed < this.#options.keepAliveTimeout) continue;
+      if (state !== "open") continue;
+      if (open > 0 || now - lastUsed < this.#options.keepAliveTimeout) {
+        void connection.stir(now);
+        continue;
+      }
       connection.closing = "no request for keepAliveTimeout";
       session.close({ code: BigInt(Http3Error.noError), type: "application" }).catch(() => {});
     }
