@@ -1028,4 +1028,15 @@ describe("shutdown", () => {
     await server.leavesNothing();
     expect(server.stderr).toBe("");
   });
+
+  test("the end of what is open past shutdownTimeout is told, too", async () => {
+    await using server = await start({}, { mode: "process", shutdownTimeout: 100 });
+    await using peer = await RawHttp3.open(server.port);
+    peer.begin(headers(request({ path: "/hang" })), true);
+    const { told } = await untilTold(server, "connect");
+    server.kill("SIGTERM");
+    expect(await server.ended()).toBe(0);
+    const close = await untilTold(server, "close", (each) => each.told[0].id === told[0].id);
+    expect(close.told[1]).toMatchObject({ by: "server", reason: "the server is shutting down" });
+  });
 });

@@ -112,8 +112,10 @@ function start(config: ReactorConfig): void {
       setTimeout(resolve, timeout);
     });
     await Promise.race([drained, deadline]);
-    reactor.close();
+    reactor.giveUp();
     await Promise.all(listeners.map((listener) => listener.close()));
+    // Workers are told of the end of the connections, too.
+    reactor.close();
     workers.close();
     remove(config.socketPath, log);
     process.exit(0);

@@ -180,10 +180,17 @@ export class Reactor implements ListenerHost, LinkOwner {
     }
   }
 
-  /** Closes every channel; what is still in flight is reset. */
-  close(): void {
+  /** Resets what is still in flight. */
+  giveUp(): void {
     for (const flight of this.registry.flights()) this.#fail(flight, 503, "the server has shut down");
-    for (const link of [...this.#links]) link.destroy();
+  }
+
+  /** Closes every channel, behind what was last said in it. */
+  close(): void {
+    for (const link of [...this.#links]) {
+      link.flush();
+      link.destroy();
+    }
   }
 
   /**
