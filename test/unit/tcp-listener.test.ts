@@ -26,6 +26,7 @@ async function listen(
     maxHeaderBytes: 16_384,
     keepAliveTimeout,
     connectionLimits: limits,
+    spareDescriptors: 0,
     maxRequestsPerConnection: 0,
     altSvc: null,
   };
