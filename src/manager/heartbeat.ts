@@ -13,6 +13,8 @@ export interface Pulse<V extends Vitals> {
 
 /** Milliseconds. */
 const INTERVAL = 1000;
+/** Of an interval: a beat that comes later than so many after the one before shows that this process stood still. */
+const MAX_GAP = 1.25;
 
 export class Heartbeat<C extends object, V extends Vitals> {
   readonly #ask: (child: C) => Promise<V | null>;
@@ -21,21 +23,30 @@ export class Heartbeat<C extends object, V extends Vitals> {
   readonly #pulses = new WeakMap<C, Pulse<V>>();
   /** Those that have not answered yet: nobody is asked twice at a time. */
   readonly #asked = new Set<C>();
+  /** Those whose silence was not told of, since it may be that of the whole machine; they are asked once more. */
+  readonly #spared = new WeakSet<C>();
+  readonly #interval: number;
   readonly #timer: NodeJS.Timeout;
+  #lastBeat = now();
+  /** When this process last went on after it stood still. */
+  #wentOnAt = 0;
 
   /**
    * @param ask gives null where there is no answer in time
    * @param told what a process has answered
+   * @param interval milliseconds
    */
   constructor(
     children: () => readonly C[],
     ask: (child: C) => Promise<V | null>,
     told: (child: C, vitals: V | null) => void,
+    interval = INTERVAL,
   ) {
     this.#children = children;
     this.#ask = ask;
     this.#told = told;
-    this.#timer = setInterval(() => this.#beat(), INTERVAL);
+    this.#interval = interval;
+    this.#timer = setInterval(() => this.#beat(), interval);
   }
 
   pulseOf(child: C): Pulse<V> | undefined {
@@ -47,6 +58,9 @@ export class Heartbeat<C extends object, V extends Vitals> {
   }
 
   #beat(): void {
+    const at = now();
+    if (at - this.#lastBeat > MAX_GAP * this.#interval) this.#wentOnAt = at;
+    this.#lastBeat = at;
     for (const child of this.#children()) {
       if (!this.#asked.has(child)) void this.#check(child);
     }
@@ -54,8 +68,14 @@ export class Heartbeat<C extends object, V extends Vitals> {
 
   async #check(child: C): Promise<void> {
     this.#asked.add(child);
+    const askedAt = now();
     const vitals = await this.#ask(child);
     this.#asked.delete(child);
+    if (vitals === null && this.#wentOnAt > askedAt && !this.#spared.has(child)) {
+      this.#spared.add(child);
+      return;
+    }
+    this.#spared.delete(child);
     if (vitals !== null) {
       const before = this.#pulses.get(child);
       const at = now();

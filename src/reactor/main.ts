@@ -58,7 +58,11 @@ function start(config: ReactorConfig): void {
         return;
     }
   });
-  checkRegularly(config.limits.requestTimeout, (now) => reactor.expire(now));
+  checkRegularly(
+    config.limits.requestTimeout,
+    (now) => reactor.expire(now),
+    (milliseconds, now) => reactor.stoodStill(milliseconds, now),
+  );
   if (config.isElastic) {
     setInterval(() => {
       if (reactor.queued > 0) tellManager({ type: "waiting", wait: reactor.expectedWait });

@@ -207,6 +207,12 @@ export class Reactor implements ListenerHost, LinkOwner {
     for (const link of this.#links) this.#checkStuck(link, now);
   }
 
+  /** Nothing went on for so many milliseconds, up to now: no handler had them, and no worker. */
+  stoodStill(milliseconds: number, now: number): void {
+    for (const flight of this.registry.flights()) flight.since = Math.min(now, flight.since + milliseconds);
+    for (const link of this.#links) link.stoodStill(milliseconds, now);
+  }
+
   linked(link: WorkerLink): void {
     this.#employ(link);
     this.#dispatchQueued();

@@ -10,8 +10,13 @@ const IDLE_INTERVAL = 1000;
 /**
  * @param requestTimeout milliseconds, or 0 for none
  * @param check is given the time, in milliseconds since the Unix epoch
+ * @param stoodStill is told for how many milliseconds nothing went on, up to now
  */
-export function checkRegularly(requestTimeout: number, check: (now: number) => void): void {
+export function checkRegularly(
+  requestTimeout: number,
+  check: (now: number) => void,
+  stoodStill: (milliseconds: number, now: number) => void = () => {},
+): void {
   const interval =
     requestTimeout === 0 ? IDLE_INTERVAL : Math.max(MIN_INTERVAL, requestTimeout / CHECKS_PER_TIMEOUT);
   let last = clockNow();
@@ -19,7 +24,9 @@ export function checkRegularly(requestTimeout: number, check: (now: number) => v
   setInterval(() => {
     const now = clockNow();
     // After the machine stood still, requests look overdue whose answers are about to be read: they get until the next look.
-    wasHeldUp = !wasHeldUp && now - last > 2 * interval;
+    const isHeldUp = now - last > 2 * interval;
+    if (isHeldUp) stoodStill(now - last - interval, now);
+    wasHeldUp = !wasHeldUp && isHeldUp;
     last = now;
     if (!wasHeldUp) check(now);
   }, interval);

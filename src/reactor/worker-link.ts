@@ -78,6 +78,11 @@ export class WorkerLink implements ChannelOwner, Candidate {
     return this.#pingedAt === 0 ? 0 : now - this.#pingedAt;
   }
 
+  /** It could not answer for so many milliseconds, up to now. */
+  stoodStill(milliseconds: number, now: number): void {
+    if (this.#pingedAt !== 0) this.#pingedAt = Math.min(now, this.#pingedAt + milliseconds);
+  }
+
   /** Asks how far the worker has come, unless that is being asked. */
   ping(now: number): void {
     if (this.#pingedAt !== 0) return;

@@ -3,6 +3,7 @@ import { afterAll, describe, expect, setSystemTime, test } from "bun:test";
 import { mkdtempSync, readdirSync, rmSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { Heartbeat } from "../../src/manager/heartbeat.ts";
 import { MemoryLimit } from "../../src/manager/memory-limit.ts";
 import { type ChildTold, MemberError, Pool, type PoolChild } from "../../src/manager/pool.ts";
 import { RestartPolicy } from "../../src/manager/restart-policy.ts";
@@ -80,6 +81,29 @@ describe("memory limit", () => {
     expect([0, 1999, 2000].map((now) => limit.look(heavy, 1, 101, now))).toEqual([null, null, reason]);
     expect(limit.look({}, 2, 101, 0)).toBeNull();
   });
+});
+
+test("a heartbeat tells nothing, once, of who could not answer since the machine stood still", async () => {
+  const told: unknown[] = [];
+  let asked = 0;
+  const ask = () => {
+    const unanswered = new Promise<null>((resolve) => setTimeout(resolve, 45, null));
+    if (++asked === 1) Bun.sleepSync(120);
+    return unanswered;
+  };
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const heartbeat = new Heartbeat(
+    () => [told],
+    ask,
+    (_, vitals) => {
+      told.push(vitals);
+      resolve();
+    },
+    40,
+  );
+  await promise;
+  heartbeat.stop();
+  expect([asked, told]).toEqual([2, [null]]);
 });
 
 describe("the deadline of a task worker", () => {

@@ -411,7 +411,8 @@ describe("a request whose workers die", () => {
 
   /** A request that has come so many milliseconds ago, at a reactor, and workers that have it one after another. */
   function begin(ago: number) {
-    const reactor = reactorOf({ requestTimeout: 1000 }, directory);
+    const stuck: number[] = [];
+    const reactor = reactorOf({ requestTimeout: 1000 }, directory, (pid) => stuck.push(pid));
     const statuses: number[] = [];
     const sink = { headSent: false, respond: ({ status }: ResponseHead) => void statuses.push(status) };
     const id = ask(reactor, sink, ago);
@@ -425,7 +426,7 @@ describe("a request whose workers die", () => {
       socket.destroy();
       await once(socket, "close");
     };
-    return { reactor, statuses, id, dies };
+    return { reactor, statuses, stuck, id, dies };
   }
 
   test("runs again once, three times, or ten times: by what they did", async () => {
@@ -485,6 +486,22 @@ describe("a request whose workers die", () => {
     expect([done, reactor.queued]).toEqual([[], 0]);
     held.onDrain();
     expect([done, reactor.registry.flights().map(({ exchange }) => exchange.id)]).toEqual([["end"], [next]]);
+  });
+
+  test("loses no time to a machine that stood still, and neither does its worker", () => {
+    const { reactor, statuses, stuck } = begin(900);
+    const pid = 2_000_000;
+    attach(reactor, pid);
+    reactor.employ([pid], []);
+    const at = now();
+    reactor.expire(at);
+    reactor.stoodStill(5000, at + 5000);
+    reactor.expire(at + 5050);
+    expect([statuses, stuck]).toEqual([[], []]);
+    reactor.expire(at + 5150);
+    expect([statuses, stuck]).toEqual([[504], []]);
+    reactor.expire(at + 6050);
+    expect(stuck).toEqual([pid]);
   });
 });
 

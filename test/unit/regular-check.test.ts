@@ -13,3 +13,25 @@ test("a system clock that is set makes no request overdue", async () => {
   checkRegularly(200, resolve);
   expect(Math.abs((await promise) - now())).toBeLessThan(1_000);
 });
+
+test("what a machine that stood still has taken is told, and nothing is checked at once", async () => {
+  const told: string[] = [];
+  const { promise, resolve } = Promise.withResolvers<void>();
+  let stood = 0;
+  checkRegularly(
+    200,
+    () => {
+      told.push("check");
+      if (told.length === 1) Bun.sleepSync(150);
+      else resolve();
+    },
+    (milliseconds) => {
+      stood = milliseconds;
+      told.push("stood still");
+    },
+  );
+  await promise;
+  expect(told).toEqual(["check", "stood still", "check"]);
+  expect(stood).toBeGreaterThan(100);
+  expect(stood).toBeLessThan(500);
+});
