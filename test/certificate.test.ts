@@ -17,6 +17,7 @@ import {
   shownByTcp,
 } from "./support/shown-certificate.ts";
 import { untilInFlight } from "./support/stats.ts";
+import { startVersions } from "./support/versions.ts";
 
 // Milliseconds: longer than any deadline in a test and the stop of its server, so that every failure is cleaned up.
 setDefaultTimeout(60_000);
@@ -193,6 +194,21 @@ describe("where listeners cannot take another certificate on HTTP/3", () => {
       );
     }
   });
+});
+
+test("one whose reload has failed for the code comes with the next that does not", async () => {
+  await using versions = await startVersions({ workers: 1 });
+  const { server } = versions;
+  await using client = await HTTP1.open(server);
+  const { cert, key } = await OTHER_CERTIFICATE;
+  writeFileSync(server.scratch.cert, cert);
+  writeFileSync(server.scratch.key, key);
+  versions.load("broken");
+  expect(await textOf(client, { path: "/reload" })).toMatch(/^500 ReloadError: /);
+  expect(await shownByTcp(server.port)).toBe(fingerprintOf(await CERTIFICATE));
+  versions.load("2");
+  expect(await textOf(client, { path: "/reload" })).toBe("200 reloaded");
+  expect(await shownByTcp(server.port)).toBe(fingerprintOf(await OTHER_CERTIFICATE));
 });
 
 test("in the mode base new workers begin with it", async () => {
