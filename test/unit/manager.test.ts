@@ -340,6 +340,8 @@ describe("pool", () => {
     const renewed = pool.renew(true, 60_000);
     await until("a new process", 1000, () => pool.members.length === 2);
     process(1).end("signal SIGSEGV");
+    // Behind the timer by which one that dies is started again at once.
+    await new Promise((resolve) => setTimeout(resolve, 1));
     process(2).told.ready();
     await renewed;
     expect(processes.length).toBe(2);
