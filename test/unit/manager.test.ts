@@ -334,6 +334,24 @@ describe("pool", () => {
     expect([process(3).alive, process(3).hasToLeave]).toEqual([true, true]);
   });
 
+  test("one that takes another's place and dies while it is opened does not serve, and the next does", async () => {
+    const opened = Promise.withResolvers<void>();
+    const { pool, process, processes, started } = poolOf((one) =>
+      one.pid === 2 ? opened.promise : Promise.resolve(),
+    );
+    await started(1);
+    process(1).end("signal SIGSEGV");
+    for (const pid of [2, 3]) {
+      await until("another", 1000, () => processes.length === pid);
+      process(pid).told.ready();
+      if (pid === 2) process(2).end("signal SIGSEGV");
+    }
+    await until("it to serve", 1000, () => pool.serving.length === 1);
+    opened.resolve();
+    await opened.promise;
+    expect(pool.serving.map(({ pid }) => pid)).toEqual([3]);
+  });
+
   test("a process that dies while it is being replaced is not started a second time", async () => {
     const { pool, process, processes, started } = poolOf();
     await started(1);
