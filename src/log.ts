@@ -17,10 +17,11 @@ export function logTo(part: string): (line: string) => void {
   };
 }
 
-/** Has a process log what nobody catches, and go on with its other requests. */
-export function logUncaught(log: (line: string) => void): void {
+/** Has a process log what nobody catches, and go on with what else it does. @returns what ends it */
+export function logUncaught(log: (line: string) => void): () => void {
   const uncaught = (error: unknown) => log(`error that nobody has caught: ${describe(error)}`);
   process.on("uncaughtException", uncaught).on("unhandledRejection", uncaught);
+  return () => void process.off("uncaughtException", uncaught).off("unhandledRejection", uncaught);
 }
 
 /** An error's stack, and those of its causes; of anything else that was thrown, what it looks like. Never throws itself. */

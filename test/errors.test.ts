@@ -32,6 +32,15 @@ async function answerTo(client: Client, path: string): Promise<[status: number, 
   return [response.status, await response.body.text()];
 }
 
+test("what nobody catches in the manager is in the log, and the server goes on", async () => {
+  await using server = await startFixture("throws-in-manager.ts");
+  for (const what of ["Error: of the manager's timer", "TaskError: defer: there is nobody to run it"])
+    await server.logs(`tercet manager: error that nobody has caught: ${what}`);
+  await using client = await HTTP2.open(server);
+  expect(await answerTo(client, "/")).toEqual([200, "served"]);
+  await server.stop();
+});
+
 describe("a handler that throws", () => {
   const shared = sharedServer(() => startFixture("server.ts"));
 

@@ -3,7 +3,7 @@
  * thing is done is the manager's and the server's; here is who may ask for it, and what they hear.
  */
 import { now } from "../clock.ts";
-import { describe } from "../log.ts";
+import { describe, logUncaught } from "../log.ts";
 import { VERSION } from "../version.ts";
 import { OwnVitals, type Vitals } from "../vitals.ts";
 import { ControlServer, type ServerStatus } from "./control.ts";
@@ -36,6 +36,7 @@ export class Operator {
   readonly #offSignals: () => void;
   readonly #release = () => this.#directory.release();
   #control: ControlServer | null = null;
+  #offUncaught: (() => void) | null = null;
   #isReady = false;
   #isLeaving = false;
   /** Milliseconds that listeners of "shutdown" have; null as long as there are others to wait for. */
@@ -91,6 +92,8 @@ export class Operator {
   /** Every reactor listens and every worker is ready. */
   ready(): void {
     this.#isReady = true;
+    // With this process all the others would end, for an error of a timer perhaps.
+    this.#offUncaught = logUncaught(this.#log);
     this.#systemd?.ready(this.#summary());
   }
 
@@ -113,6 +116,7 @@ export class Operator {
     if (this.#isClosed) return;
     this.#isClosed = true;
     this.#offSignals();
+    this.#offUncaught?.();
     this.#pulse.stop();
     this.#systemd?.close();
     process.off("exit", this.#release);
