@@ -122,7 +122,7 @@ export class RunDirectory {
     } catch (error) {
       pidFile?.release(log);
       removeRemains(path, log);
-      removeEmpty(path);
+      removeEmpty(path, log);
       lock[Symbol.dispose]();
       throw error;
     }
@@ -149,7 +149,7 @@ export class RunDirectory {
     remove(this.meeting, this.#log);
     this.#pidFile?.release(this.#log);
     removeRemains(this.path, this.#log);
-    removeEmpty(this.path);
+    removeEmpty(this.path, this.#log);
     for (const lock of this.#locks.splice(0)) lock[Symbol.dispose]();
   }
 }
@@ -219,18 +219,23 @@ export function runDirectoryFault(path: string): string | null {
 }
 
 function removeRemains(path: string, log: (line: string) => void): void {
-  // Whoever clears the temporary folder may have been here.
-  if (!existsSync(path)) return;
-  for (const name of readdirSync(path)) {
-    if (REMAINS.test(name)) remove(join(path, name), log);
+  try {
+    // Whoever clears the temporary folder may have been here.
+    if (!existsSync(path)) return;
+    for (const name of readdirSync(path)) {
+      if (REMAINS.test(name)) remove(join(path, name), log);
+    }
+  } catch (error) {
+    // Its disk fails, or it is no folder any more: that is no reason for another end.
+    log(`${path} is not cleared: ${(error as Error).message}`);
   }
 }
 
-function removeEmpty(path: string): void {
+function removeEmpty(path: string, log: (line: string) => void): void {
   try {
     rmdirSync(path);
   } catch (error) {
-    const { code = "" } = error as NodeJS.ErrnoException;
-    if (!STAYS.has(code)) throw error;
+    const { code = "", message } = error as NodeJS.ErrnoException;
+    if (!STAYS.has(code)) log(`${path} is not removed: ${message}`);
   }
 }

@@ -231,6 +231,17 @@ test("one that somebody has removed meanwhile does not keep its server from a go
   await server.stop();
 });
 
+test("one in whose place somebody has put something else does not either, and what that is stays", async () => {
+  const scratch = await Scratch.make();
+  const directory = scratch.file("place");
+  await using server = await startCli(fixture("app.ts"), { scratch, flags: { "run-dir": directory } });
+  rmSync(directory, { recursive: true });
+  writeFileSync(directory, "something else");
+  server.kill("SIGTERM");
+  expect(await server.ended()).toBe(0);
+  expect(readFileSync(directory, "latin1")).toBe("something else");
+});
+
 test("a file that is replaced while it is being locked is locked where it is by then", async () => {
   using scratch = await Scratch.make();
   const path = scratch.file("locked");
