@@ -38,6 +38,15 @@ export class FileLock implements Disposable {
     closeSync(this.descriptor);
   }
 
+  /** What is there is what is locked, as far as it can be seen, and nothing that was put in its place. */
+  holds(path: string): boolean {
+    try {
+      return this.#isAt(path);
+    } catch {
+      return false;
+    }
+  }
+
   #isAt(path: string): boolean {
     const there = statSync(path, { throwIfNoEntry: false });
     const own = fstatSync(this.descriptor);

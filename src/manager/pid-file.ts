@@ -60,7 +60,8 @@ export class PidFile {
 
   /** Removes it. */
   release(log: (line: string) => void): void {
-    remove(this.path, log);
+    // Another server may have its own there by now.
+    if (this.#lock.holds(this.path)) remove(this.path, log);
     this.#lock[Symbol.dispose]();
   }
 }

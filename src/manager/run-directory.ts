@@ -148,8 +148,11 @@ export class RunDirectory {
   release(): void {
     remove(this.meeting, this.#log);
     this.#pidFile?.release(this.#log);
-    removeRemains(this.path, this.#log);
-    removeEmpty(this.path, this.#log);
+    // Somebody may have removed it, and another server have made its own.
+    if (this.#locks[0]?.holds(this.path)) {
+      removeRemains(this.path, this.#log);
+      removeEmpty(this.path, this.#log);
+    }
     for (const lock of this.#locks.splice(0)) lock[Symbol.dispose]();
   }
 }

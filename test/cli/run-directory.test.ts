@@ -15,7 +15,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { createServer } from "node:net";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { FileLock } from "../../src/manager/file-lock.ts";
 import { Libc } from "../../src/manager/libc.ts";
 import { RunDirectory } from "../../src/manager/run-directory.ts";
@@ -240,6 +240,22 @@ test("one in whose place somebody has put something else does not either, and wh
   server.kill("SIGTERM");
   expect(await server.ended()).toBe(0);
   expect(readFileSync(directory, "latin1")).toBe("something else");
+});
+
+test("one in whose place is another server's by then is left to that, and so is a pid file", async () => {
+  using scratch = await Scratch.make();
+  const [path, pidFile] = [scratch.file("place"), scratch.file("pid")];
+  const spec = { path, port: 0, pidFile, identity: null };
+  const first = await RunDirectory.take(spec, () => {});
+  rmSync(path, { recursive: true });
+  rmSync(pidFile);
+  const second = await RunDirectory.take(spec, () => {});
+  const before = readdirSync(path).sort();
+  expect(before).toEqual(["tercet.pid", basename(second.meeting)].sort());
+  first.release();
+  expect([readdirSync(path).sort(), existsSync(pidFile)]).toEqual([before, true]);
+  second.release();
+  expect([existsSync(path), existsSync(pidFile)]).toEqual([false, false]);
 });
 
 test("a file that is replaced while it is being locked is locked where it is by then", async () => {
