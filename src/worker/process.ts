@@ -35,6 +35,9 @@ export interface WorkerHooks {
 
 type StartMessage = Extract<ToWorker, { type: "start" }>;
 
+/** Milliseconds: a reactor that has died has another in its place by then. */
+const REACHED_WITHIN = 2000;
+
 export class WorkerProcess {
   readonly #id: number;
   readonly #settings: HandlerSettings;
@@ -50,6 +53,9 @@ export class WorkerProcess {
   #progress: Progress | null = null;
   /** Of reactors that the manager has named since the start, while there was no worker yet. */
   readonly #named: string[] = [];
+  /** Resolves when some reactor can give it requests. */
+  readonly #reached = Promise.withResolvers<void>();
+  #unreached = "";
   #remains: string | null = null;
   #isLeaving = false;
   /** Resolves when work that goes on after its response is no longer waited for. */
@@ -147,6 +153,20 @@ export class WorkerProcess {
     // One that has taken another's place has its path.
     const paths = new Set([...sockets, ...this.#named]);
     await Promise.all(Array.from(paths, (path) => this.#connect(worker, path)));
+    if (paths.size > 0) await this.#mustBeReached();
+  }
+
+  /** @throws Error where no reactor is reached: it would take another's place, and never get a request */
+  async #mustBeReached(): Promise<void> {
+    const late = Promise.withResolvers<never>();
+    const timer = setTimeout(() => {
+      late.reject(new Error(`no reactor can be reached: ${this.#unreached}`));
+    }, REACHED_WITHIN);
+    try {
+      await Promise.race([this.#reached.promise, late.promise]);
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   async #listen(config: ListenConfig): Promise<void> {
@@ -160,8 +180,10 @@ export class WorkerProcess {
   async #connect(worker: Worker, path: string): Promise<void> {
     try {
       await worker.attach(await open(path));
+      this.#reached.resolve();
     } catch (error) {
-      this.#log(`no channel to the reactor: ${(error as Error).message}`);
+      this.#unreached = (error as Error).message;
+      this.#log(`no channel to the reactor: ${this.#unreached}`);
     }
   }
 

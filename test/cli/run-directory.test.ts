@@ -231,6 +231,22 @@ test("one that somebody has removed meanwhile does not keep its server from a go
   await server.stop();
 });
 
+test("one whose sockets somebody has removed keeps its workers: a reload fails, and they serve on", async () => {
+  const scratch = await Scratch.make();
+  const directory = scratch.file("place");
+  const options = { mode: "process", runDirectory: directory };
+  await using server = await startFixture("server.ts", { scratch, options });
+  await using client = await HTTP1.open(server);
+  const pid = async () => await (await client.request({ path: "/pid" })).body.text();
+  const before = await pid();
+  for (const name of readdirSync(directory)) rmSync(join(directory, name), { recursive: true });
+  server.kill("SIGHUP");
+  await server.logs(
+    /reload failed, the old code still serves: no reactor can be reached: connect ENOENT \S+reactor-1\.sock/,
+  );
+  expect(await pid()).toBe(before);
+});
+
 test("one in whose place somebody has put something else does not either, and what that is stays", async () => {
   const scratch = await Scratch.make();
   const directory = scratch.file("place");
