@@ -146,6 +146,13 @@ for (const kind of ALL_CLIENTS) {
       expect(await response.body.text()).toBe("flat");
     });
 
+    test("a web Response made of a text has its content-type", async () => {
+      await using client = await kind.open(shared.server);
+      const response = await client.request({ path: "/web-response" });
+      expect(header(response, "content-type")).toBe("text/plain;charset=UTF-8");
+      expect(await response.body.text()).toBe("a text");
+    });
+
     test("what node:http refuses is refused by the same codes", async () => {
       await using client = await kind.open(shared.server);
       const [, text] = await get(client, "/refused");

@@ -71,7 +71,7 @@ function keptOf(body: unknown): unknown {
   return new Uint8Array(body.buffer, body.byteOffset, body.byteLength).slice();
 }
 
-/** Puts the class in the place of the global one, for the handler that is about to be loaded. */
+/** Puts the class in the place of the global one, for handlers that are about to be loaded or made. */
 export function installKnownResponse(): void {
   globalThis.Response = KnownResponse;
 }

@@ -5,6 +5,7 @@ import type { Exchange } from "../exchange.ts";
 import { HttpRequest, onAbort } from "../handler/request.ts";
 import type { HttpResponse } from "../handler/response.ts";
 import { REQUEST_HANDLER, type RequestHandler } from "../handler/run.ts";
+import { installKnownResponse } from "../handler/web-response.ts";
 import { NodeRequest } from "./request.ts";
 import { NodeResponse } from "./response.ts";
 import { NodeSocket } from "./socket.ts";
@@ -27,6 +28,8 @@ export function nodeHandler(listener: NodeListener): NodeHandler {
       `nodeHandler takes a function (req, res), such as an Express app, not ${typeof listener}`,
     );
   }
+  // Astro, React Router and their kin answer with a web Response, whose text has a content-type everywhere but in Bun's own.
+  installKnownResponse();
   const handler = (request: HttpRequest, response: HttpResponse) => {
     response.detach();
     return serve(HttpRequest.exchangeOf(request), listener);
