@@ -3,6 +3,7 @@ import { describe, expect, test } from "bun:test";
 import { randomBytes } from "node:crypto";
 import { LocalExchange, type LocalOwner } from "../../src/base/local-exchange.ts";
 import { BodyLostError, type Exchange, type ExchangeId, type RequestHead } from "../../src/exchange.ts";
+import { onOver, signalOf } from "../../src/handler/request.ts";
 import { HttpResponse } from "../../src/handler/response.ts";
 import { ContentCoding } from "../../src/http/content-coding.ts";
 import { resolveOptions } from "../../src/options.ts";
@@ -53,6 +54,23 @@ for (const [mode, open] of Object.entries(KINDS)) {
         response.end();
       },
     );
+
+    test("every signal that is asked for aborts when the client leaves, and one later has aborted", () => {
+      const exchange = open(false);
+      const [one, other] = [signalOf(exchange), signalOf(exchange)];
+      expect([one.aborted, other.aborted]).toEqual([false, false]);
+      exchange.abandon("the client left");
+      expect([one.aborted, other.aborted, signalOf(exchange).aborted]).toEqual([true, true, true]);
+    });
+
+    test("whoever waits for its end is told of it, each of them", () => {
+      const exchange = open(false);
+      const told: number[] = [];
+      for (const each of [1, 2]) onOver(exchange, () => told.push(each));
+      new HttpResponse(exchange).end("the answer");
+      exchange.abandon("the client left");
+      expect(told).toEqual([1, 2]);
+    });
 
     test("a read of the body that waits is told when the response has ended", async () => {
       const exchange = open(false);
