@@ -3,7 +3,7 @@ import { describe, expect, test } from "bun:test";
 import { randomBytes } from "node:crypto";
 import { LocalExchange, type LocalOwner } from "../../src/base/local-exchange.ts";
 import { BodyLostError, type Exchange, type ExchangeId, type RequestHead } from "../../src/exchange.ts";
-import { onOver, signalOf } from "../../src/handler/request.ts";
+import { bodyStreamOf, onOver, signalOf } from "../../src/handler/request.ts";
 import { HttpResponse } from "../../src/handler/response.ts";
 import { ContentCoding } from "../../src/http/content-coding.ts";
 import { resolveOptions } from "../../src/options.ts";
@@ -80,6 +80,15 @@ for (const [mode, open] of Object.entries(KINDS)) {
     });
   });
 }
+
+test("a stream of the body that is cancelled has the rest of it given up", async () => {
+  let isCancelled = false;
+  const cancel = () => {
+    isCancelled = true;
+  };
+  await bodyStreamOf({ body: { cancel } } as unknown as Exchange)?.cancel();
+  expect(isCancelled).toBe(true);
+});
 
 test("a body that was read to its end stays at its end when the response has ended, and one that was not is lost", async () => {
   const open = () => KINDS["in the mode process"](false);

@@ -1,0 +1,119 @@
+/** A worker between its reactors and its handler, without a process. */
+import { expect, test } from "bun:test";
+import { once } from "node:events";
+import type { Socket } from "node:net";
+import { Duplex } from "node:stream";
+import type { Exchange, ExchangeId, RequestHead } from "../../src/exchange.ts";
+import { FrameType, FrameWriter, WIRE_VERSION } from "../../src/wire/frames.ts";
+import { writeRequest } from "../../src/wire/heads.ts";
+import type { Progress } from "../../src/wire/progress.ts";
+import { Worker } from "../../src/worker/worker.ts";
+import { inTime } from "../support/poll.ts";
+
+const HEAD: RequestHead = {
+  protocol: "HTTP/2",
+  method: "GET",
+  scheme: "https",
+  authority: "a",
+  path: "/",
+  fields: [],
+  receivedAt: 1,
+  remoteAddress: "::1",
+  remotePort: 1,
+  localPort: 2,
+  session: "1",
+  stream: 1,
+  sendsInterim: true,
+  sendsTrailers: true,
+};
+
+/** A worker whose handler leaves what it gets open, and what it was told. */
+function workerOf() {
+  const exchanges: Exchange[] = [];
+  const told: string[] = [];
+  const notes: string[] = [];
+  const progress = {
+    begin: (pid: number, id: ExchangeId) => notes.push(`begin ${pid} ${id}`),
+    end: () => notes.push("end"),
+  };
+  const worker = new Worker(
+    1,
+    (exchange) => {
+      notes.push("handler");
+      exchange.onAborted = ({ id }) => told.push(`abort ${id}`);
+      exchanges.push(exchange);
+    },
+    { compression: null, proxies: null },
+    2,
+    progress as unknown as Progress,
+    {
+      spent: () => told.push("spent"),
+      retired: () => told.push("retired"),
+      connections: { events: new Set(), told: () => {} },
+      log: () => {},
+    },
+  );
+  return { worker, exchanges, told, notes };
+}
+
+/** A reactor's end of a channel to it, which has said hello. */
+async function attach(worker: Worker) {
+  const socket = new Duplex({ read: () => {}, write: (_chunk, _encoding, done) => done() });
+  const attached = worker.attach(socket as Socket);
+  const say = (write: (writer: FrameWriter) => void) => {
+    const writer = new FrameWriter();
+    write(writer);
+    socket.emit("data", writer.take());
+  };
+  say((writer) => writer.hello({ version: WIRE_VERSION, workerId: 0, pid: 77 }));
+  await attached;
+  return {
+    request: (id: number) => say((writer) => writeRequest(writer, id as ExchangeId, HEAD, null, true)),
+    retire: () => say((writer) => writer.signal(FrameType.goaway)),
+    die: async () => {
+      socket.destroy();
+      await once(socket, "close");
+    },
+  };
+}
+
+test("what it runs is noted while its handler runs, and not while that waits", async () => {
+  const { worker, notes } = workerOf();
+  (await attach(worker)).request(5);
+  expect(notes).toEqual(["begin 77 5", "handler", "end"]);
+});
+
+test("where a reactor dies its handlers are told, and those of the others are not", async () => {
+  const { worker, told } = workerOf();
+  const [one, other] = [await attach(worker), await attach(worker)];
+  one.request(1);
+  other.request(2);
+  expect([worker.counts(), told]).toEqual([{ inFlight: 2, requests: 2 }, ["spent"]]);
+  const asked = worker.connection("a");
+  await one.die();
+  expect([worker.counts(), told]).toEqual([{ inFlight: 1, requests: 2 }, ["spent", "abort 1"]]);
+  await other.die();
+  expect(await inTime("the answer", 1000, asked)).toBeNull();
+});
+
+test("it has retired when every reactor has said so, or is gone, and all that it had is over", async () => {
+  const { worker, exchanges, told } = workerOf();
+  const [one, other] = [await attach(worker), await attach(worker)];
+  one.request(1);
+  one.retire();
+  exchanges[0]?.sink.respond({ status: 200, fields: [] }, null);
+  expect(told).toEqual([]);
+  await other.die();
+  expect(told).toEqual(["retired"]);
+});
+
+test("it has not retired while it has something in flight", async () => {
+  const { worker, exchanges, told } = workerOf();
+  const [one, other] = [await attach(worker), await attach(worker)];
+  one.request(1);
+  one.retire();
+  other.retire();
+  expect(told).toEqual([]);
+  exchanges[0]?.sink.respond({ status: 200, fields: [] }, null);
+  expect(told).toEqual(["retired"]);
+});
