@@ -259,7 +259,7 @@ for (const mode of ["process", "base"] as const) {
       test("whose body nobody reads the next is answered, however long that body is", async () => {
         using connection = await open();
         const bytes = 4_000_000;
-        connection.send(`POST /hello HTTP/1.1\r\nHost: a\r\nContent-Length: ${bytes}\r\n\r\n`);
+        connection.send(`POST /wait?ms=100 HTTP/1.1\r\nHost: a\r\nContent-Length: ${bytes}\r\n\r\n`);
         connection.send("x".repeat(bytes));
         connection.send(get("/status?code=404"));
         const answers = await connection.untilReceived(/404 Not Found/);
