@@ -16,9 +16,10 @@ import {
   utimesSync,
   writeFileSync,
 } from "node:fs";
+import tls from "node:tls";
 import { type Client, header, type Protocol } from "./support/client.ts";
 import { ALL_CLIENTS, HTTP1, HTTP2, QUICHE, QUINN } from "./support/clients.ts";
-import { until } from "./support/poll.ts";
+import { inTime, until } from "./support/poll.ts";
 import { residentBytes } from "./support/processes.ts";
 import { RawConnection } from "./support/raw-connection.ts";
 import { MODE, runCli, runFixture, Scratch, startCli, startFixture } from "./support/server.ts";
@@ -351,6 +352,39 @@ describe("the static handler", () => {
     });
   }
 });
+
+for (const mode of ["process", "base"]) {
+  test(`bodies that come with requests for static files are read away, in the mode ${mode}`, async () => {
+    const options = { mode, static: { root, prefix: "/public" } };
+    await using server = await startFixture("files.ts", { options });
+    const socket = tls.connect({ port: server.port, rejectUnauthorized: false }).setEncoding("latin1");
+    try {
+      // It reads nothing until it has sent all it has.
+      const send = async (head: string, body = "") => {
+        const sent = Promise.withResolvers<void>();
+        socket.pause();
+        socket.write(`${head} HTTP/1.1\r\nHost: a\r\nContent-Length: ${body.length}\r\n\r\n${body}`, () =>
+          sent.resolve(),
+        );
+        await inTime(head, 5_000, sent.promise);
+        socket.resume();
+      };
+      let received = 0;
+      const answers: string[] = [];
+      socket.on("data", (text: string) => {
+        received += text.length;
+        answers.push(...(text.match(/HTTP\/1\.1 \d+/g) ?? []));
+      });
+      const body = "x".repeat(16 * MIB);
+      await send("POST /public/Case.txt", body);
+      await send("GET /public/large.bin", body);
+      await until("a part of it", 5_000, () => received > 64 * MIB);
+      expect(answers).toEqual(["HTTP/1.1 405", "HTTP/1.1 200"]);
+    } finally {
+      socket.destroy();
+    }
+  });
+}
 
 describe("options of the static handler", () => {
   test("several roots in their order, prefixes, dot files, and no index", async () => {

@@ -62,11 +62,14 @@ export class FileAnswers {
         if (found == null) return false;
         const { head, body } = found;
         if (body !== null && !(body instanceof Uint8Array)) {
+          // A client that first sends all it has must not wait for what nobody reads.
+          exchange.body?.cancel();
           await this.send(owner, head, body);
           return true;
         }
         owner.responding();
         exchange.sink.respond(head, body);
+        exchange.body?.cancel();
         return true;
       } catch (error) {
         // It was replaced since it was looked at: the new one is as good.
