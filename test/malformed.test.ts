@@ -4,7 +4,7 @@ import { createSocket } from "node:dgram";
 import net from "node:net";
 import { text } from "node:stream/consumers";
 import { ALL_CLIENTS, HTTP1, HTTP2 } from "./support/clients.ts";
-import { inTime } from "./support/poll.ts";
+import { inTime, until } from "./support/poll.ts";
 import { Random } from "./support/random.ts";
 import { RawConnection } from "./support/raw-connection.ts";
 import { startFixture } from "./support/server.ts";
@@ -198,18 +198,38 @@ describe("malformed HTTP/1.1 never reaches a handler", () => {
 for (const mode of ["process", "base"] as const) {
   for (const isPlain of [false, true]) {
     describe(`behind a request of HTTP/1.1, ${isPlain ? "plain" : "over TLS"}, in the mode ${mode}`, () => {
-      const options = { mode, ...(isPlain && { tls: false }) } as const;
+      const options = { mode, workers: 1, ...(isPlain && { tls: false }) } as const;
       const shared = sharedServer(() => startFixture("server.ts", { options }));
       const open = () => RawConnection[isPlain ? "openPlain" : "open"](shared.server.port);
       const get = (path: string, field = "") => `GET ${path} HTTP/1.1\r\nHost: a\r\n${field}\r\n`;
       const upload = "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n";
 
-      test("garbage gets its 400 when the request has got its answer", async () => {
-        using connection = await open();
-        connection.send(`${get("/wait?ms=100")}garbage\r\n\r\n`);
-        const answers = await connection.untilClosed();
-        expect(answers.match(/HTTP\/1\.1 \d+/g)).toEqual(["HTTP/1.1 200", "HTTP/1.1 400"]);
-        expect(answers.indexOf("waited as GET")).toBeLessThan(answers.indexOf("HTTP/1.1 400"));
+      for (const [name, bytes, status] of [
+        ["garbage", "garbage\r\n\r\n", 400],
+        ["CONNECT", "CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n", 501],
+      ] as const) {
+        test(`${name} gets its ${status} when the request has got its answer`, async () => {
+          using connection = await open();
+          connection.send(get("/wait?ms=100") + bytes);
+          const answers = await connection.untilClosed();
+          expect(answers.match(/HTTP\/1\.1 \d+/g)).toEqual(["HTTP/1.1 200", `HTTP/1.1 ${status}`]);
+          expect(answers.indexOf("waited as GET")).toBeLessThan(answers.indexOf(`HTTP/1.1 ${status}`));
+        });
+      }
+
+      test("CONNECT, and what comes behind that, keeps nobody from seeing the client leave", async () => {
+        const aborted = async () => {
+          using observer = await open();
+          observer.send(get("/aborted", "Connection: close\r\n"));
+          return /"aborted":\d+/.exec(await observer.untilClosed())?.[0];
+        };
+        const before = await aborted();
+        const connection = await open();
+        const connect = "CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n";
+        connection.send(get("/begin") + connect + "x".repeat(200_000));
+        await connection.untilReceived(/HTTP/);
+        connection[Symbol.dispose]();
+        await until("the handler to be told", 5_000, async () => (await aborted()) !== before);
       });
 
       test("with connection: close nothing is answered (RFC 9112 §9.6)", async () => {

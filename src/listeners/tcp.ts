@@ -193,7 +193,7 @@ class TcpListener implements Listener {
     server.on("request", (request, response) => this.#request(request, response));
     server.on("checkExpectation", (request, response) => this.#request(request, response));
     server.on("checkContinue", (request, response) => this.#request(request, response, true));
-    server.on("connect", refuseTunnel);
+    server.on("connect", (_request, socket) => this.#refuseTunnel(socket as Socket));
     server.on("clientError", (error, socket) => this.#refuse(error, socket as Socket));
     return server;
   }
@@ -256,7 +256,7 @@ class TcpListener implements Listener {
     });
     server.on("sessionError", () => {});
     server.on("tlsClientError", (_error, socket) => socket.destroy());
-    server.on("connect", refuseTunnel);
+    server.on("connect", (_request, socket) => this.#refuseTunnel(socket as Socket));
     server.on("clientError", (error, socket) => this.#refuse(error, socket as Socket));
     return server;
   }
@@ -360,6 +360,20 @@ class TcpListener implements Listener {
     } else refuseGarbage(error, socket);
   }
 
+  /** CONNECT is no request to the engine, which would close the connection without a word (RFC 9110 §9.3.6). */
+  #refuseTunnel(socket: Socket): void {
+    const refuse = () => endWith(socket, "501 Not Implemented");
+    const connection = this.#connections.get(socket);
+    if (connection === undefined || connection.latest === null) {
+      refuse();
+      return;
+    }
+    // As in `#refuse`: its answer would be taken for that of what came before it.
+    connection.ending ??= refuse;
+    // The engine has let go of the socket: what comes, the client's leaving too, is read by nobody else.
+    socket.once("end", () => socket.destroy()).resume();
+  }
+
   #stream(stream: ServerHttp2Stream, headers: IncomingHttpHeaders, flags: number, raw: unknown): void {
     const connection = stream.session && this.#sessions.get(stream.session as ServerHttp2Session);
     if (!connection) {
@@ -426,22 +440,14 @@ function unlessClosed(socket: Socket, after: number, act: () => void): void {
 
 /** What is no HTTP/1.1 gets the status that says so, and the connection closes: RFC 9112 §2.2, §9.6. */
 function refuseGarbage(error: Error & { code?: string }, socket: import("node:stream").Duplex): void {
-  if (!socket.writable) {
-    socket.destroy();
-    return;
-  }
   const status =
     error.code === "HPE_HEADER_OVERFLOW" ? "431 Request Header Fields Too Large" : "400 Bad Request";
   endWith(socket, status);
 }
 
-/** CONNECT is no request to the engine, which would close the connection without a word (RFC 9110 §9.3.6). */
-function refuseTunnel(_request: unknown, socket: import("node:stream").Duplex): void {
-  if (socket.writable) endWith(socket, "501 Not Implemented");
-}
-
 function endWith(socket: import("node:stream").Duplex, status: string): void {
-  socket.end(`HTTP/1.1 ${status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`);
+  if (!socket.writable) socket.destroy();
+  else socket.end(`HTTP/1.1 ${status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`);
 }
 
 function contextsOf(sni: Certificates["sni"]): ReadonlyMap<string, SecureContext> {
