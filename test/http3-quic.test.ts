@@ -285,6 +285,22 @@ describe("connections", () => {
     expect(new Set(toldBy(server).map(({ pid }) => pid)).size).toBe(2);
   });
 
+  test("connections that come after a reload are told to the new workers, while the old have requests", async () => {
+    await using server = await start({}, { workers: 1, mode: "process" });
+    await using busy = await RawHttp3.open(server.port);
+    busy.begin(headers(request({ path: "/hang" })), true);
+    const before = await untilTold(server, "connect");
+    server.kill("SIGHUP");
+    await server.logs("reloaded");
+    for (let i = 0; i < 2; i++) {
+      await using peer = await RawHttp3.open(server.port);
+      const { name } = await json<{ name: string }>(peer, "/connection");
+      const id = name.split(":")[0];
+      const connect = await untilTold(server, "connect", ({ told }) => told[0].id === id);
+      expect(connect.pid).not.toBe(before.pid);
+    }
+  });
+
   test("close tells who closed it, with which code, and why", async () => {
     await using server = await start(
       { idleTimeout: 1000 },

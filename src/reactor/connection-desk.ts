@@ -6,6 +6,8 @@ import { CONNECTION_EVENTS, type ConnectionEvent, type ConnectionInfo } from "..
 
 /** A worker, as far as it is told of connections. */
 export interface Listening {
+  /** It gets requests: it is not new in a reload that may fail yet, and not retired. */
+  readonly employed: boolean;
   sendEvent(event: ConnectionEvent): void;
 }
 
@@ -42,7 +44,9 @@ export class ConnectionDesk<Worker extends Listening> {
   }
 
   #nextWorker(): Worker {
-    const workers = [...this.#listening.keys()];
+    const all = [...this.#listening.keys()];
+    const employed = all.filter((worker) => worker.employed);
+    const workers = employed.length === 0 ? all : employed;
     return workers[this.#turns++ % workers.length] as Worker;
   }
 }

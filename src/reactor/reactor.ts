@@ -340,6 +340,7 @@ export class Reactor implements ListenerHost, LinkOwner {
     switch (this.#employed.get(link.pid)) {
       case "used":
         if (!this.#dispatcher.workers.includes(link)) this.#dispatcher.addWorker(link);
+        link.employed = true;
         return;
       case "retired":
         if (link.retired) return;

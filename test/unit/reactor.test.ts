@@ -354,6 +354,7 @@ describe("events of connections", () => {
 
   /** A worker that listens, and what it is told. */
   class Listener implements Listening {
+    employed = true;
     readonly told: string[] = [];
 
     sendEvent({ name, connection }: ConnectionEvent): void {
@@ -376,6 +377,18 @@ describe("events of connections", () => {
     expect(other.told).toEqual(["connect b", "close a", "close b", "close c"]);
     desk.leave(other);
     expect(desk.tell).toBeNull();
+  });
+
+  test("begin with a worker that gets requests, where there is one", () => {
+    const desk = new ConnectionDesk<Listener>();
+    const [used, other] = [new Listener(), new Listener()];
+    for (const each of [used, other]) desk.listen(each, maskOf(["connect"]));
+    const connect = (id: string) => desk.tell?.({ name: "connect", connection: connection(id) });
+    other.employed = false;
+    for (const id of ["a", "b"]) connect(id);
+    used.employed = false;
+    for (const id of ["c", "d"]) connect(id);
+    expect([used.told, other.told]).toEqual([["connect a", "connect b", "connect c"], ["connect d"]]);
   });
 
   test("are of a connection that nobody knows any more when it has closed", () => {
