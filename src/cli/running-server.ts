@@ -54,8 +54,13 @@ async function connectIn(directory: string): Promise<ControlClient | null> {
 
 /** What another user has put in its place in a shared folder is not asked. */
 function isOwn(directory: string): boolean {
-  const stats = lstatSync(directory, { throwIfNoEntry: false });
-  return stats !== undefined && stats.uid === (process.geteuid?.() ?? stats.uid);
+  try {
+    const { uid } = lstatSync(directory);
+    return uid === (process.geteuid?.() ?? uid);
+  } catch {
+    // It is not there, or not for this user to see.
+    return false;
+  }
 }
 
 async function noServer(where: string): Promise<ControlError> {

@@ -11,6 +11,7 @@ import {
   mkdtempSync,
   readdirSync,
   rmdirSync,
+  type Stats,
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
@@ -57,12 +58,20 @@ export function usualRunDirectories(port: number): string[] {
 
 /** This user's run directories in the usual places, whether or not there is a server. */
 export function knownRunDirectories(): string[] {
-  const folders = [...new Set([tmpdir(), "/tmp"])].filter((folder) => existsSync(folder));
-  return folders.flatMap((folder) =>
-    readdirSync(folder)
+  return [...new Set([tmpdir(), "/tmp"])].flatMap((folder) =>
+    namesIn(folder)
       .filter((name) => name.startsWith(nameOf("")))
       .map((name) => join(folder, name)),
   );
+}
+
+function namesIn(folder: string): string[] {
+  try {
+    return readdirSync(folder);
+  } catch {
+    // It is not there, or not for this user to read.
+    return [];
+  }
 }
 
 /** Null for port 0. */
@@ -206,7 +215,12 @@ function make(path: string): void {
 
 /** Why what is there cannot be a run directory of this user's, behind its path; null where it can, or nothing is there. */
 export function runDirectoryFault(path: string): string | null {
-  const stats = lstatSync(path, { throwIfNoEntry: false });
+  let stats: Stats | undefined;
+  try {
+    stats = lstatSync(path, { throwIfNoEntry: false });
+  } catch (error) {
+    return `cannot be looked at (${(error as NodeJS.ErrnoException).code})`;
+  }
   if (stats === undefined) return null;
   if (stats.isSymbolicLink()) return "is a symbolic link: name the folder itself";
   if (!stats.isDirectory()) return "is no folder";

@@ -118,6 +118,31 @@ test.skipIf(!IS_ROOT)(
   },
 );
 
+test.skipIf(!IS_ROOT)(
+  "who may not enter the temporary folder that is named to him is told what that means, in one line",
+  () => {
+    const closed = mkdtempSync(join(tmpdir(), "tercet-closed-"));
+    try {
+      const env = { PATH: process.env.PATH, TMPDIR: closed };
+      const own = { uid: 54_321, gid: 54_321, cwd: "/", encoding: "utf8", env } as const;
+      const run = (...args: string[]) =>
+        spawnSync(process.execPath, [join(project, "bin/tercet.js"), ...args, "--port", "1"], own);
+      const asked = run("stop");
+      expect([asked.status, asked.stdout]).toEqual([1, ""]);
+      expect(asked.stderr).toMatch(
+        /^tercet: no server is running on port 1 \(its run directory would be .*\n$/,
+      );
+      const { status, stdout } = run("doctor");
+      expect(status).toBe(1);
+      expect(stdout).toMatch(
+        /^problem +run directory +\S+tercet-54321-1\s+cannot\s+be\s+looked\s+at\s+\(EACCES\)/m,
+      );
+    } finally {
+      rmSync(closed, { recursive: true });
+    }
+  },
+);
+
 test("who is not root is told that only root may say it, in one line", () => {
   const command = [
     join(project, "bin/tercet.js"),
