@@ -79,10 +79,15 @@ describe("a service", () => {
     expect(await program.ended()).toBe(0);
   });
 
-  test("gives signs of life twice in its time, as long as some reactor does, or did lately; the socket may be in no file system", async () => {
+  test("gives signs of life twice in its time, as long as some reactor does, or did lately, or a worker of the mode base; the socket may be in no file system", async () => {
     using socket = new NotifySocket(`@tercet-test-${crypto.randomUUID()}`);
     const env = { NOTIFY_SOCKET: socket.address, WATCHDOG_USEC: "400000" };
     await using server = await startFixture("server.ts", { env, options: { mode: "process" } });
+    using ofBase = new NotifySocket(`@tercet-test-${crypto.randomUUID()}`);
+    await using _base = await startFixture("server.ts", {
+      env: { ...env, NOTIFY_SOCKET: ofBase.address },
+      options: { mode: "base" },
+    });
     const beats = () => socket.receive().filter(({ WATCHDOG }) => WATCHDOG === "1").length;
     const began = performance.now();
     const before = beats();
@@ -115,6 +120,7 @@ describe("a service", () => {
     } finally {
       process.kill(next.pid, "SIGCONT");
     }
+    await ofBase.next("WATCHDOG", 2_000);
   });
 
   test("gives none where another process is watched", async () => {
