@@ -1,8 +1,18 @@
-/** How many files are sent at a time, without a file. */
-import { expect, test } from "bun:test";
+/** How many files are sent at a time, and that one which is refused is not left open. */
+import { afterAll, expect, test } from "bun:test";
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import type { FileBody } from "../../src/exchange.ts";
 import { FileAnswers, type FileOwner } from "../../src/files/file-answers.ts";
+import { openFile } from "../../src/files/open.ts";
+import { openMeant } from "../../src/files/send.ts";
 import { failureOf } from "../support/poll.ts";
+import { openFilesOf } from "../support/processes.ts";
+
+const directory = mkdtempSync(join(tmpdir(), "tercet-files-"));
+afterAll(() => rmSync(directory, { recursive: true }));
 
 test("of 2000 files that are being sent one more is refused, until one of them was, or could not be", async () => {
   const answers = new FileAnswers(null);
@@ -21,4 +31,14 @@ test("of 2000 files that are being sent one more is refused, until one of them w
   await sending[1]?.sent.catch(() => {});
   for (let i = 0; i < 2; i++) begin();
   expect((await failureOf("one more", 1000, begin().sent)).message).toBe("/a: 2000 files are being sent");
+});
+
+test("what is no regular file, or another than was meant, is closed again", async () => {
+  const [pipe, path] = [join(directory, "pipe"), join(directory, "file")];
+  execFileSync("mkfifo", [pipe]);
+  writeFileSync(path, "content");
+  expect(await failureOf("the pipe", 1000, openFile(pipe))).toMatchObject({ code: "EINVAL" });
+  const meant = openMeant({ path, identity: "another", pieces: [] });
+  expect(await failureOf("the file", 1000, meant)).toMatchObject({ code: "ESTALE" });
+  expect(openFilesOf(process.pid).filter((open) => open.startsWith(directory))).toEqual([]);
 });

@@ -4,8 +4,10 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
-import type { RequestBody } from "../../src/exchange.ts";
+import type { Exchange, RequestBody } from "../../src/exchange.ts";
+import { background } from "../../src/handler/background.ts";
 import { receiveMultipart } from "../../src/handler/multipart.ts";
+import { HttpRequest } from "../../src/handler/request.ts";
 import { UploadedFile, uploadDirectory } from "../../src/handler/uploads.ts";
 import { mediaTypeOf, parseUrlencoded } from "../../src/http/content.ts";
 import { HttpError } from "../../src/http/http-error.ts";
@@ -69,6 +71,17 @@ describe("multipart", () => {
       }),
       { numRuns: 200 },
     );
+  });
+
+  test("of a response that is over before it has been taken in leaves no file", async () => {
+    const form = multipart([file("f", "f", "first")], "bb");
+    const exchange = { fields: ["content-type", TYPE], body: bodyOf(form, [7]), onOver: null };
+    const over = exchange as unknown as Exchange;
+    const parsed = new HttpRequest(over, LIMITS).form();
+    over.onOver?.();
+    expect((await parsed).files).toHaveLength(1);
+    await background.settled();
+    expect(readdirSync(join(directory, "uploads"))).toEqual([]);
   });
 
   test("that breaks off anywhere is a 400, and leaves no file", async () => {

@@ -3,6 +3,7 @@ import { describe, expect, test } from "bun:test";
 import { randomBytes } from "node:crypto";
 import { LocalExchange, type LocalOwner } from "../../src/base/local-exchange.ts";
 import { BodyLostError, type Exchange, type ExchangeId, type RequestHead } from "../../src/exchange.ts";
+import { Background } from "../../src/handler/background.ts";
 import { bodyStreamOf, onOver, signalOf } from "../../src/handler/request.ts";
 import { HttpResponse } from "../../src/handler/response.ts";
 import { ContentCoding } from "../../src/http/content-coding.ts";
@@ -11,7 +12,7 @@ import type { Channel } from "../../src/wire/channel.ts";
 import { FrameWriter } from "../../src/wire/frames.ts";
 import { ChannelExchange } from "../../src/worker/channel-exchange.ts";
 import { compressing } from "../../src/worker/compressing-exchange.ts";
-import { failureOf, inTime } from "../support/poll.ts";
+import { failureOf, inTime, until } from "../support/poll.ts";
 
 const HEAD = { protocol: "HTTP/2", method: "GET", path: "/", fields: ["accept-encoding", "gzip"] };
 const { compression } = resolveOptions({});
@@ -80,6 +81,54 @@ for (const [mode, open] of Object.entries(KINDS)) {
     });
   });
 }
+
+describe("an event stream", () => {
+  const open = () => {
+    const exchange = KINDS["in the mode process"](false);
+    return { exchange, response: new HttpResponse(exchange) };
+  };
+
+  test("beats until it is closed, and not beyond", async () => {
+    const { exchange, response } = open();
+    const stream = response.sse({ heartbeat: 1 });
+    let beats = 0;
+    stream.comment = async () => void beats++;
+    await until("two beats", 1000, () => beats >= 2);
+    exchange.abandon("the client left");
+    await inTime("its end", 1000, stream.closed);
+    const before = beats;
+    await Bun.sleep(20);
+    expect(beats).toBe(before);
+  });
+
+  test("whose client has left before is closed from the beginning", async () => {
+    const { exchange, response } = open();
+    exchange.abandon("the client left");
+    const stream = response.sse();
+    await inTime("its end", 1000, stream.closed);
+    expect(stream.isOpen).toBe(false);
+  });
+});
+
+test("what goes on in the background is waited for to its end, with what it adds itself", async () => {
+  const work = new Background();
+  const [first, second] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+  const exchange = KINDS["in the mode process"](false);
+  work.add(
+    exchange,
+    first.promise.then(() => work.add(exchange, second.promise)),
+  );
+  let isSettled = false;
+  const settled = work.settled().then(() => {
+    isSettled = true;
+  });
+  first.resolve();
+  await Bun.sleep(1);
+  expect([isSettled, work.size]).toEqual([false, 1]);
+  second.resolve();
+  await inTime("the end", 1000, settled);
+  expect(work.size).toBe(0);
+});
 
 test("a stream of the body that is cancelled has the rest of it given up", async () => {
   let isCancelled = false;
