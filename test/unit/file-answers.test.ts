@@ -6,8 +6,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { FileBody } from "../../src/exchange.ts";
 import { FileAnswers, type FileOwner } from "../../src/files/file-answers.ts";
-import { openFile } from "../../src/files/open.ts";
+import { FileError, openFile } from "../../src/files/open.ts";
 import { openMeant } from "../../src/files/send.ts";
+import type { StaticFiles } from "../../src/files/static.ts";
 import { failureOf } from "../support/poll.ts";
 import { openFilesOf } from "../support/processes.ts";
 
@@ -31,6 +32,28 @@ test("of 2000 files that are being sent one more is refused, until one of them w
   await sending[1]?.sent.catch(() => {});
   for (let i = 0; i < 2; i++) begin();
   expect((await failureOf("one more", 1000, begin().sent)).message).toBe("/a: 2000 files are being sent");
+});
+
+test("a file that was just replaced is looked for again, a few times, unless its response has begun", async () => {
+  let headSent = false;
+  let tries = 0;
+  const answerAfter = async (failures: number, code: string) => {
+    tries = 0;
+    const answer = async () => {
+      if (++tries <= failures) throw new FileError(code, "it has just been replaced");
+      return { head: { status: 304, fields: [] }, body: null };
+    };
+    const files = { mayHave: () => true, answer } as unknown as StaticFiles;
+    const sink = { headSent, respond: () => {} };
+    const owner = { over: false, responding: () => {}, exchange: { sink } } as unknown as FileOwner;
+    return await new FileAnswers(files).answer(owner).catch((error: FileError) => error.code);
+  };
+  expect([await answerAfter(4, "ENOENT"), tries]).toEqual([true, 5]);
+  expect([await answerAfter(4, "ESTALE"), tries]).toEqual([true, 5]);
+  expect([await answerAfter(5, "ESTALE"), tries]).toEqual(["ESTALE", 5]);
+  expect([await answerAfter(1, "EIO"), tries]).toEqual(["EIO", 1]);
+  headSent = true;
+  expect([await answerAfter(1, "ESTALE"), tries]).toEqual(["ESTALE", 1]);
 });
 
 test("what is no regular file, or another than was meant, is closed again", async () => {
