@@ -117,6 +117,21 @@ describe("two task workers, one task at a time", () => {
     expect((await caller.task({ do: "echo" })).result?.attempt).toBe(1);
   });
 
+  test("one whose time is over while it waits never runs", async () => {
+    await using caller = await open();
+    const log = file("too-late");
+    using gate = new Gate(file("both-are-over"));
+    const held = [1, 2].map(() => caller.task({ do: "hold", until: gate.path, name: "held", log }));
+    await until("both", 2000, () => notesOf(log).length === 2);
+    const late = await caller.task({ do: "echo", name: "late", log }, { timeout: 200 });
+    expect(late.name).toBe("TaskTimeoutError");
+    gate.open();
+    await Promise.all(held);
+    // Behind whatever waits.
+    await Promise.all([1, 2, 3, 4].map(() => caller.task({ do: "sleep", ms: 20, name: "next", log })));
+    expect(notesOf(log).map((line) => line.split(" ")[0])).not.toContain("late");
+  });
+
   test("one that waits behind a long one runs as soon as any task worker has nothing to do", async () => {
     await using caller = await open();
     const log = file("order");
