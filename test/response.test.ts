@@ -328,6 +328,16 @@ describe("trailers (RFC 9110 §6.5)", () => {
     });
   }
 
+  test("HTTP/1.1: follow a body that had to wait for the answers to earlier requests", async () => {
+    using raw = await RawConnection.open(shared.server.port);
+    const get = (path: string, field = "") => `GET ${path} HTTP/1.1\r\nHost: localhost\r\n${field}\r\n`;
+    const last = get("/detached", "Connection: close\r\n");
+    raw.send(get("/detached") + get("/trailers") + get("/trailers/whole") + last);
+    expect(await raw.untilClosed()).toMatch(
+      /still true.*!\r\n0\r\nx-sum: abc\r\nx-late: 7\r\n\r\n.*whole\r\n0\r\nx-sum: abc\r\n\r\n.*still true$/s,
+    );
+  });
+
   test("HTTP/1.1 has none behind a content-length", async () => {
     const { body } = await ask1(shared.server, "/trailers/with-length");
     expect(body).toContain("HTTP/1.1 has none behind a content-length");

@@ -136,7 +136,7 @@ export class Http1Exchange extends TcpExchange implements Exchange, Sink {
   end(trailers: Fields | null): void {
     this.ended = true;
     if (trailers === null) this.#response.end();
-    else endWithTrailers(this.#response, trailers);
+    else endWithTrailers(this.#response, trailers, this.#gathering !== null);
   }
 
   abort(): void {
@@ -229,8 +229,8 @@ export function parseBehindUpgrades(socket: Socket, maxHeaderSize: number): void
 /** The chunk that ends a body (RFC 9112 §7.1), without a trailer section. */
 const LAST_CHUNK = "0\r\n\r\n";
 
-/** Bun's `addTrailers` is forgotten over TLS: what it has not written stands nowhere but in the last chunk, then. */
-function endWithTrailers(response: ServerResponse, trailers: Fields): void {
+/** Bun's `addTrailers` is forgotten over TLS: there the trailers stand nowhere but in the last chunk, then. */
+function endWithTrailers(response: ServerResponse, trailers: Fields, isTls: boolean): void {
   let section = "";
   const pairs: [string, string][] = [];
   for (let i = 0; i < trailers.length; i += 2) {
@@ -238,21 +238,26 @@ function endWithTrailers(response: ServerResponse, trailers: Fields): void {
     section += `${trailers[i]}: ${trailers[i + 1]}\r\n`;
   }
   response.addTrailers(pairs);
-  const { socket } = response;
-  if (socket === null) {
-    response.end();
-    return;
+  if (isTls && process.versions.bun !== undefined) {
+    const { socket } = response;
+    const insert = (socket: Socket) => insertTrailers(socket, response, section);
+    if (socket !== null) insert(socket);
+    // An earlier request of its connection is still to be answered: this one's is written when it has the socket.
+    else response.once("socket", insert);
   }
+  response.end();
+}
+
+/** Puts the section into the response's last chunk. */
+function insertTrailers(socket: Socket, response: ServerResponse, section: string): void {
   const { write } = socket;
-  socket.write = ((data: unknown, ...rest: []) =>
-    data === LAST_CHUNK
-      ? write.call(socket, `0\r\n${section}\r\n`, "latin1", ...rest)
-      : write.call(socket, data as string, ...rest)) as typeof write;
-  try {
-    response.end();
-  } finally {
+  socket.write = ((data: unknown, ...rest: unknown[]) => {
+    if (data !== LAST_CHUNK || response.socket !== socket)
+      return write.apply(socket, [data, ...rest] as never);
     socket.write = write;
-  }
+    const written = rest.find((each) => typeof each === "function");
+    return write.call(socket, `0\r\n${section}\r\n`, "latin1", written as () => void);
+  }) as typeof write;
 }
 
 /** @param authority of the target, which counts in place of the host field (RFC 9112 §3.2.2) */
