@@ -2,7 +2,7 @@
  * Where processes are started: in the folder that has the name of the one in which the manager was. A deployment may have put
  * another in its place, or removed it: what is started in a folder without a name finds no file by a relative path.
  */
-import { statSync } from "node:fs";
+import { accessSync, constants, statSync } from "node:fs";
 
 export class WorkingDirectory {
   /** Null where the folder was gone already. */
@@ -29,10 +29,12 @@ function pathNow(): string | null {
   }
 }
 
-/** Null where there is nothing, or nothing that this user may see. */
+/** Null where there is no folder, or none that this user may enter. */
 function identityOf(path: string): string | null {
   try {
     const { dev, ino } = statSync(path);
+    // Of a file it fails with the slash behind it.
+    accessSync(`${path}/`, constants.X_OK);
     return `${dev} ${ino}`;
   } catch {
     return null;

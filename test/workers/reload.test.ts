@@ -143,8 +143,10 @@ describe("a reload", () => {
     await until("the new code", 5_000, async () => (await answer()) === "two");
     rmSync(cwd, { recursive: true });
     rmSync(scratch.file("before"), { recursive: true });
+    writeFileSync(cwd, "no folder");
     server.kill("SIGHUP");
     await server.logs(/still serves: app\.ts does not load: .*Cannot find module/);
+    rmSync(cwd);
     make("three");
     {
       await using client = await HTTP1.open(server);
