@@ -147,6 +147,26 @@ describe("requests and responses", () => {
     }
   });
 
+  test("trailers are no part of bodies that wait for the congestion window", async () => {
+    await using other = await RawHttp3.open(shared.server.port);
+    for (const bytes of [1100, 1700, 3000]) {
+      using relay = await UdpRelay.to(shared.server.port);
+      await using peer = await RawHttp3.open(relay.port);
+      expect(await peer.get()).toBe(200);
+      relay.hold();
+      const path = `/trailers/sized?bytes=${bytes}`;
+      const ids = Array.from({ length: 50 }, () => peer.begin(headers(request({ path })), true));
+      // The window is full, nothing is acknowledged, and the other responses have been made meanwhile.
+      await until("the window's end", 5_000, () => relay.waiting >= 25);
+      await other.get({ path: "/stats" });
+      relay.release();
+      for (const id of ids) {
+        await until("an answer", 5_000, () => peer.stream(id).ended);
+        expect([peer.statuses(id), peer.body(id).length]).toEqual([[200, 0], bytes]);
+      }
+    }
+  });
+
   test("a request's trailers reach the handler, without those that no trailer section may have", async () => {
     await using peer = await RawHttp3.open(shared.server.port);
     const trailers = headers([

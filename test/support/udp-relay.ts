@@ -58,6 +58,11 @@ export class UdpRelay implements Disposable {
     this.#held ??= [];
   }
 
+  /** Datagrams that wait. */
+  get waiting(): number {
+    return this.#held?.length ?? 0;
+  }
+
   release(): void {
     const held = this.#held ?? [];
     this.#held = null;

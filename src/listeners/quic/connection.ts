@@ -9,6 +9,7 @@ import type {
 } from "../../connection.ts";
 import { plainAddress } from "../listener.ts";
 import type { BodyStore } from "./body.ts";
+import { Turns } from "./turns.ts";
 
 const NANOSECONDS = 1e6;
 /** The transport's code where the engine itself broke the connection off (RFC 9000 §20.1, INTERNAL_ERROR). */
@@ -58,6 +59,7 @@ export class QuicConnection implements Connection {
   total = 0;
   /** When the last stream closed, or the connection began, in milliseconds of `performance`. */
   lastUsed = performance.now();
+  readonly trailerTurns = new Turns();
   /** Why the server closes it, where it does. */
   closing: string | null = null;
   readonly #session: QuicSession;

@@ -22,6 +22,7 @@ import { interimHeadersOf, type QuicHead, type QuicHeads, trailersToSend } from 
 import type { Outbox } from "./outbox.ts";
 import { breakOff, Http3Error } from "./reset.ts";
 import { type ResponseOwner, StreamingResponse } from "./response.ts";
+import type { Turns } from "./turns.ts";
 
 /** What the engine's streams have beside their types. */
 type Stoppable = QuicStream & { stopSending(code: bigint): void };
@@ -111,6 +112,9 @@ export class QuicExchange implements Exchange, Sink, BodyOwner, ResponseOwner {
   }
   get sink(): Sink {
     return this;
+  }
+  get trailerTurns(): Turns {
+    return this.#connection.trailerTurns;
   }
   get trailers(): Fields {
     return this.#services.trailers.get(this.#stream) ?? [];

@@ -1,8 +1,11 @@
 /** The body of a response that comes piece by piece, through the writer of a stream of `node:quic`. */
 import type { QuicStream } from "node:quic";
+import type { Turns } from "./turns.ts";
 
 /** Bytes of a response that the engine holds for one stream. */
 const HIGH_WATER = 256 * 1024;
+/** Milliseconds between looks whether the engine has taken the whole of a body. */
+const TAKEN_CHECK_INTERVAL = 1;
 /** What `node:stream/iter` calls `ondrain`; Bun has no such module yet, and its writers have this. */
 const DRAINABLE: unique symbol = Symbol.for("Stream.drainableProtocol") as never;
 
@@ -16,6 +19,8 @@ interface Writer {
 }
 
 export interface ResponseOwner {
+  /** Of the connection: one response's trailers are sent at a time. */
+  readonly trailerTurns: Turns;
   /** A response that took no more does so again. */
   drained(): void;
   /** The last of it is with the engine. */
@@ -68,7 +73,43 @@ export class StreamingResponse {
 
   #finish(): void {
     const trailers = this.#trailers;
-    if (trailers !== null) this.#stream.onwanttrailers = () => this.#stream.sendTrailers(trailers);
+    if (trailers === null) this.#end();
+    else this.#finishWith(trailers);
+  }
+
+  /**
+   * Trailers that come while the engine waits for the congestion window with the last of the body become part of the body:
+   * lsquic's DATA frame grows over them. It asks for them in the same breath where the end is known by then. Told of the
+   * end when it has taken all of the body, it asks when it can send, which is enough for the rest of the body where no
+   * other stream is served before.
+   */
+  #finishWith(trailers: Record<string, string | string[]>): void {
+    const { desiredSize } = this.#writer;
+    // The stream has gone.
+    if (desiredSize === null) return;
+    if (desiredSize < HIGH_WATER) {
+      setTimeout(() => this.#finishWith(trailers), TAKEN_CHECK_INTERVAL);
+      return;
+    }
+    const { trailerTurns } = this.#owner;
+    trailerTurns.take(() => {
+      if (this.#stream.destroyed) {
+        trailerTurns.next();
+        return;
+      }
+      const { promise: asked, resolve } = Promise.withResolvers<void>();
+      const next = () => trailerTurns.next();
+      Promise.race([asked, this.#stream.closed]).then(next, next);
+      this.#stream.onwanttrailers = () => {
+        resolve();
+        this.#stream.sendTrailers(trailers);
+      };
+      this.#stream.setPriority({ level: "high" });
+      this.#end();
+    });
+  }
+
+  #end(): void {
     this.#writer.endSync();
     this.#owner.finished();
   }
