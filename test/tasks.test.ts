@@ -1,6 +1,6 @@
 /** Tasks that are kept in memory: what comes back, what becomes of one whose time or whose process ends, and who waits. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
-import { readFileSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { HTTP1 } from "./support/clients.ts";
 import { inTime, until } from "./support/poll.ts";
 import { fixture, runCli, Scratch, startCli, startFixture } from "./support/server.ts";
@@ -330,6 +330,12 @@ test("task workers are replaced after maxTasks, and no task is lost; a shutdown 
   }
   expect(pids.has(0)).toBe(false);
   await server.logs("task worker 1 is replaced: it has run 10 tasks");
+  const [first] = pids;
+  const isNoted = () =>
+    readdirSync(server.scratch.run, { recursive: true, encoding: "utf8" }).some((path) =>
+      path.endsWith(`/task-${first}.deadline`),
+    );
+  await until("nothing of the first to be left", 5_000, () => !isNoted());
   for (const name of ["a", "b", "c", "d", "e"]) await caller.defer({ do: "sleep", ms: 100, name, log });
   server.kill("SIGTERM");
   expect(await server.ended()).toBe(0);
