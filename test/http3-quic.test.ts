@@ -133,6 +133,24 @@ describe("requests and responses", () => {
     expect(await json(peer, "/hints")).toEqual({ sent: true });
   });
 
+  test("early hints beside other requests do no harm to responses that wait for the congestion window", async () => {
+    using relay = await UdpRelay.to(shared.server.port);
+    await using other = await RawHttp3.open(shared.server.port);
+    await using peer = await RawHttp3.open(relay.port);
+    expect(await peer.get()).toBe(200);
+    relay.hold();
+    peer.begin(headers(request({ path: "/trailers/sized?bytes=100000" })), true);
+    await until("the window's end", 5_000, () => relay.waiting >= 25);
+    const ids = Array.from({ length: 50 }, () => peer.begin(headers(request({ path: "/hints" })), true));
+    // As long as those handlers take.
+    await json(other, "/hints");
+    relay.release();
+    for (const id of ids) {
+      await until("an answer", 5_000, () => peer.stream(id).ended);
+      expect([peer.statuses(id).at(-1), peer.body(id)]).toEqual([200, '{"sent":true}']);
+    }
+  });
+
   test("trailers follow the body, announced or late, or all of it (RFC 9114 §4.1)", async () => {
     const session = await quiche(shared.server.port);
     try {

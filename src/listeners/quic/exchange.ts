@@ -163,6 +163,9 @@ export class QuicExchange implements Exchange, Sink, BodyOwner, ResponseOwner {
 
   inform(head: ResponseHead): boolean {
     if (this.#isGone()) return false;
+    // Of the section behind one that waits for the congestion window the engine makes DATA, for which clients break the
+    // connection off. Alone it does not wait; 100 is behind it when the client has sent its body.
+    if (head.status !== 100 && this.#connection.open > 1) return false;
     return this.#attempt(() => this.#stream.sendInformationalHeaders(interimHeadersOf(head)));
   }
 
