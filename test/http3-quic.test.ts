@@ -275,6 +275,11 @@ describe("requests and responses", () => {
     peer.send(id, frame(FrameType.data, "hi"), true);
     await until("the answer", 5_000, () => peer.stream(id).ended);
     expect(peer.statuses(id)).toEqual([100, 200]);
+    // Not to a client that does not wait for it.
+    const head = headers(request({ method: "POST", path: "/later?ms=50", fields }));
+    const hasty = peer.begin(Buffer.concat([head, frame(FrameType.data, "hi")]), true);
+    await until("the answer", 5_000, () => peer.stream(hasty).ended);
+    expect(peer.statuses(hasty)).toEqual([200]);
   });
 });
 

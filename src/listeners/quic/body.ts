@@ -63,6 +63,11 @@ export class QuicBody implements RequestBody {
     void this.#receive(reading);
   }
 
+  /** Some of it has come, or its end. */
+  get hasBegun(): boolean {
+    return this.#received > 0 || this.#state !== "open";
+  }
+
   get trailers(): Fields {
     return this.#owner.trailers;
   }

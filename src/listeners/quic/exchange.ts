@@ -231,7 +231,11 @@ export class QuicExchange implements Exchange, Sink, BodyOwner, ResponseOwner {
 
   wanted(): void {
     if (this.headSent || fieldValue(this.fields, "expect")?.toLowerCase() !== "100-continue") return;
-    this.inform({ status: 100, fields: [] });
+    // A client that has begun waits for nothing (RFC 9110 §10.1.1); what came with the head is here at the end of the turn.
+    setImmediate(() => {
+      if (this.headSent || (this.body instanceof QuicBody && this.body.hasBegun)) return;
+      this.inform({ status: 100, fields: [] });
+    });
   }
 
   #wasSent(): void {
