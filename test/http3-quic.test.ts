@@ -588,7 +588,8 @@ describe("options", () => {
     const control = () => readFrames(peer.serverStream(StreamType.control)?.data ?? Buffer.alloc(0));
     await until("GOAWAY", 5_000, () => control().some(({ type }) => type === FrameType.goaway));
     expect((await peer.untilClosed()).code).toBe(0x100);
-    expect(peer.statuses(slow)).toEqual([103, 200]);
+    // Without early hints: the other request may have been open by then.
+    expect(peer.statuses(slow).at(-1)).toBe(200);
     expect(peer.stream(slow).ended).toBe(true);
     await using again = await RawHttp3.open(server.port);
     expect(await again.get()).toBe(200);
