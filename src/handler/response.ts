@@ -251,9 +251,11 @@ export class HttpResponse {
   }
 
   /**
-   * Has the client prepare for the response that will come: sends 103 (RFC 8297), at once.
+   * Has the client prepare for the response that will come: sends 103 (RFC 8297), at once. The HTTP/3 engine `quic` leaves it out
+   * where its connection has another request open.
    * @param fields such as `{ link: "</a.css>; rel=preload; as=style" }`
-   * @returns false where nothing was sent, for the engine cannot: the native HTTP/3 engine, HTTP/1.0
+   * @returns false where the worker knows that nothing was sent: to HTTP/1.0, by the native HTTP/3 engine, and in the mode `base`
+   * where the engine `quic` has left it out
    * @throws TypeError without `link`, or for a field that cannot be sent; ResponseStateError after the head was sent
    */
   earlyHints(fields: Readonly<Record<string, FieldValue>>): boolean {
