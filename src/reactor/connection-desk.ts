@@ -6,8 +6,6 @@ import { CONNECTION_EVENTS, type ConnectionEvent, type ConnectionInfo } from "..
 
 /** A worker, as far as it is told of connections. */
 export interface Listening {
-  /** It gets requests: it is not new in a reload that may fail yet, and not retired. */
-  readonly employed: boolean;
   sendEvent(event: ConnectionEvent): void;
 }
 
@@ -16,11 +14,17 @@ export class ConnectionDesk<Worker extends Listening> {
   find: (id: string) => ConnectionInfo | null = () => null;
   /** What each worker listens to, as bits in the order of CONNECTION_EVENTS. */
   readonly #listening = new Map<Worker, number>();
+  readonly #isEmployed: (worker: Worker) => boolean;
   readonly #workerOf = new Map<string, Worker>();
   #turns = 0;
 
   /** Takes an event to its worker; null while no worker listens. */
   tell: ((event: ConnectionEvent) => void) | null = null;
+
+  /** @param isEmployed it gets requests: it is not new in a reload that may fail yet, and not retired */
+  constructor(isEmployed: (worker: Worker) => boolean) {
+    this.#isEmployed = isEmployed;
+  }
 
   listen(worker: Worker, mask: number): void {
     this.#listening.set(worker, mask);
@@ -45,7 +49,7 @@ export class ConnectionDesk<Worker extends Listening> {
 
   #nextWorker(): Worker {
     const all = [...this.#listening.keys()];
-    const employed = all.filter((worker) => worker.employed);
+    const employed = all.filter(this.#isEmployed);
     const workers = employed.length === 0 ? all : employed;
     return workers[this.#turns++ % workers.length] as Worker;
   }

@@ -60,7 +60,7 @@ const MAX_DEATHS = { byItself: 1, running: 3, besides: 10 };
 
 export class Reactor implements ListenerHost, LinkOwner {
   readonly registry = new Registry<Flight>();
-  readonly connections = new ConnectionDesk<WorkerLink>();
+  readonly connections = new ConnectionDesk<WorkerLink>((link) => this.#dispatcher.workers.includes(link));
   files = new FileAnswers(null);
   /** Response frames that came after their exchange had gone. */
   droppedFrames = 0;
@@ -340,7 +340,6 @@ export class Reactor implements ListenerHost, LinkOwner {
     switch (this.#employed.get(link.pid)) {
       case "used":
         if (!this.#dispatcher.workers.includes(link)) this.#dispatcher.addWorker(link);
-        link.employed = true;
         return;
       case "retired":
         if (link.retired) return;

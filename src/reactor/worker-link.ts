@@ -42,8 +42,6 @@ export class WorkerLink implements ChannelOwner, Candidate {
   workerId = 0;
   /** The worker's process id. */
   pid = 0;
-  /** Requests are given to it. */
-  employed = false;
   /** Exchanges that the worker has and has not ended. */
   inFlight = 0;
   readonly #owner: LinkOwner;
@@ -104,7 +102,6 @@ export class WorkerLink implements ChannelOwner, Candidate {
 
   retire(): void {
     this.#retired = true;
-    this.employed = false;
     this.#channel.writer.signal(FrameType.goaway);
   }
 

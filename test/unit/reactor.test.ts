@@ -363,7 +363,7 @@ describe("events of connections", () => {
   }
 
   test("go to one worker for each connection, in turn, and to another when that has gone", () => {
-    const desk = new ConnectionDesk<Listener>();
+    const desk = new ConnectionDesk<Listener>(({ employed }) => employed);
     const [one, other] = [new Listener(), new Listener()];
     for (const each of [one, other]) desk.listen(each, maskOf(["connect", "close"]));
     const tell = (name: "connect" | "migrate" | "close", id: string) =>
@@ -380,7 +380,7 @@ describe("events of connections", () => {
   });
 
   test("begin with a worker that gets requests, where there is one", () => {
-    const desk = new ConnectionDesk<Listener>();
+    const desk = new ConnectionDesk<Listener>(({ employed }) => employed);
     const [used, other] = [new Listener(), new Listener()];
     for (const each of [used, other]) desk.listen(each, maskOf(["connect"]));
     const connect = (id: string) => desk.tell?.({ name: "connect", connection: connection(id) });
@@ -392,7 +392,7 @@ describe("events of connections", () => {
   });
 
   test("are of a connection that nobody knows any more when it has closed", () => {
-    const desk = new ConnectionDesk<Listener>();
+    const desk = new ConnectionDesk<Listener>(({ employed }) => employed);
     const listeners = [new Listener(), new Listener()];
     for (const each of listeners) desk.listen(each, maskOf(["connect", "close"]));
     for (const name of ["connect", "close", "connect"] as const)
