@@ -4,9 +4,9 @@ import type { BigIntStats } from "node:fs";
 import { extname } from "node:path";
 import mime from "mime";
 import type { Fields, FileBody, ResponseHead } from "../exchange.ts";
-import { evaluate, formatHttpDate, rangeApplies, validatorsOf } from "../http/conditional.ts";
-import { fieldValue } from "../http/fields.ts";
-import { type ByteRange, contentRange, parseRanges } from "../http/ranges.ts";
+import { evaluate, formatHttpDate, validatorsOf } from "../http/conditional.ts";
+import { fieldValue, withoutField } from "../http/fields.ts";
+import { type ByteRange, contentRange, requestedRanges } from "../http/ranges.ts";
 import { failureResponse } from "../http/semantics.ts";
 
 /** A file that was changed this lately may be changed again without its time showing it. Milliseconds. */
@@ -81,12 +81,8 @@ export function conditionalResponse(
     };
   }
   const { size } = content;
-  const range = request.method === "GET" ? fieldValue(request.fields, "range") : undefined;
   const described = [...fields, "accept-ranges", "bytes"];
-  const ranges =
-    range !== undefined && rangeApplies(request.fields, validators, now / 1000)
-      ? parseRanges(range, size)
-      : null;
+  const ranges = requestedRanges(request, () => validators, size, now);
   if (ranges === null) return whole(request.method, 200, content, described);
   if (ranges === "not satisfiable") {
     const unsatisfied = [...described, "content-range", contentRange(null, size)];
@@ -129,7 +125,7 @@ function multipart(content: Content, fields: Fields, ranges: readonly ByteRange[
   }
   pieces.push(Buffer.from(`${CRLF}--${boundary}--${CRLF}`));
   const length = pieces.reduce((sum, piece) => sum + piece.length, 0);
-  const others = fields.filter((_, i) => fields[i & ~1] !== "content-type");
+  const others = withoutField(fields, "content-type");
   const own = [
     "content-type",
     `multipart/byteranges; boundary=${boundary}`,

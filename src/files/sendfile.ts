@@ -3,7 +3,7 @@ import { constants } from "node:fs";
 import { access, stat } from "node:fs/promises";
 import { resolve } from "node:path";
 import type { Exchange, Fields } from "../exchange.ts";
-import { fieldValue } from "../http/fields.ts";
+import { fieldValue, withoutField } from "../http/fields.ts";
 import { forbidsBody } from "../http/semantics.ts";
 import { checkRegular, FileError, fileError, identityOf } from "./open.ts";
 import {
@@ -34,7 +34,7 @@ export async function fileResponseOf(exchange: Exchange, asked: SendFileRequest)
   const stats = await look(path);
   const size = Number(stats.size);
   const content = { path, identity: identityOf(stats, false), size };
-  const fields = asked.fields.filter((_, i) => asked.fields[i & ~1] !== "content-length");
+  const fields = withoutField(asked.fields, "content-length");
   if (fieldValue(fields, "content-type") === undefined) fields.push("content-type", contentType(path));
   const { status, offset = 0, length = Math.max(0, size - offset) } = asked;
   if (offset > size || offset + length > size) {

@@ -1,9 +1,9 @@
 /** The web-standard form of a handler: `fetch(request, env, context): Response | Promise<Response>`. */
 import type { Exchange, ResponseHead } from "../exchange.ts";
 import { byteLength, drained, toBytes } from "../http/body.ts";
-import { rangeApplies, validatorsOf } from "../http/conditional.ts";
-import { fieldValue, isConnectionSpecific, unsendableFieldLine } from "../http/fields.ts";
-import { type ByteRange, contentRange, parseRanges } from "../http/ranges.ts";
+import { validatorsOf } from "../http/conditional.ts";
+import { fieldValue, isConnectionSpecific, unsendableFieldLine, withoutField } from "../http/fields.ts";
+import { type ByteRange, contentRange, requestedRanges } from "../http/ranges.ts";
 import { forbidsBody, forbidsLength } from "../http/semantics.ts";
 import type { Server } from "../server.ts";
 import { FetchContext, FetchEnv } from "./fetch-context.ts";
@@ -178,16 +178,10 @@ function send(exchange: Exchange, response: Response): void | Promise<void> {
  * What of a file, or another blob, is asked for, where the handler leaves that to us with a 200 (RFC 9110 §14.2). Null for all of it:
  * several ranges are, as Bun's own server has it, and what is empty may be a file that is not there.
  */
-function rangeOf(
-  { method, fields }: Exchange,
-  head: ResponseHead,
-  size: number,
-): ByteRange | "not satisfiable" | null {
-  const value = method === "GET" && head.status === 200 ? fieldValue(fields, "range") : undefined;
-  if (value === undefined || fieldValue(head.fields, "content-range") !== undefined) return null;
-  if (size === 0 || !Number.isFinite(size)) return null;
-  if (!rangeApplies(fields, validatorsOf(head.fields), Date.now() / 1000)) return null;
-  const ranges = parseRanges(value, size);
+function rangeOf(exchange: Exchange, head: ResponseHead, size: number): ByteRange | "not satisfiable" | null {
+  if (head.status !== 200 || size === 0 || !Number.isFinite(size)) return null;
+  if (fieldValue(head.fields, "content-range") !== undefined) return null;
+  const ranges = requestedRanges(exchange, () => validatorsOf(head.fields), size, Date.now());
   if (ranges === null || ranges === "not satisfiable") return ranges;
   const [first, second] = ranges;
   return second === undefined ? (first ?? null) : null;
@@ -205,7 +199,7 @@ function sendRange(
     return;
   }
   const { offset, length } = range;
-  const fields = head.fields.filter((_, i) => head.fields[i & ~1] !== "content-length");
+  const fields = withoutField(head.fields, "content-length");
   fields.push("accept-ranges", "bytes", "content-range", contentRange(range, blob.size));
   fields.push("content-length", String(length));
   const body = blob.slice(offset, offset + length).stream();

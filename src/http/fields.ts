@@ -308,6 +308,11 @@ export function fieldValue(fields: Fields, name: string): string | undefined {
   return undefined;
 }
 
+/** All lines but those of a field. */
+export function withoutField(fields: Fields, name: string): string[] {
+  return fields.filter((_, i) => fields[i & ~1] !== name);
+}
+
 /** All lines of a field as one list (RFC 9110 §5.3), undefined where it is not there. */
 export function listValue(fields: Fields, name: string): string | undefined {
   let joined: string | undefined;

@@ -1,4 +1,7 @@
 /** Range requests (RFC 9110 §14) as pure functions. */
+import type { Fields } from "../exchange.ts";
+import { rangeApplies, type Validators } from "./conditional.ts";
+import { fieldValue } from "./fields.ts";
 
 /** Bytes of a representation: `length` of them from `offset` on; at least one. */
 export interface ByteRange {
@@ -20,6 +23,23 @@ const MIN_GAP = 128;
 const UNIT = /^([!#$%&'*+\-.^_`|~0-9A-Za-z]+)=(.*)$/;
 const INT_RANGE = /^(\d+)-(\d*)$/;
 const SUFFIX_RANGE = /^-(\d+)$/;
+
+/**
+ * What a request asks for of a representation that is answered with 200: null where it is all of it.
+ * @param validators of the representation, asked for where there is a Range
+ * @param size bytes of the representation
+ * @param now milliseconds since the Unix epoch
+ */
+export function requestedRanges(
+  { method, fields }: { readonly method: string; readonly fields: Fields },
+  validators: () => Validators,
+  size: number,
+  now: number,
+): RangeOutcome {
+  const value = method === "GET" ? fieldValue(fields, "range") : undefined;
+  if (value === undefined || !rangeApplies(fields, validators(), now / 1000)) return null;
+  return parseRanges(value, size);
+}
 
 /**
  * @param value of the Range field
