@@ -5,7 +5,7 @@
 import { spawn } from "node:child_process";
 import { closeSync, fstatSync, mkdirSync, openSync, readSync, type Stats } from "node:fs";
 import { dirname, join, resolve } from "node:path";
-import { homeDirectory } from "../home.ts";
+import { userFolder } from "../home.ts";
 import { StartError } from "../manager/start-error.ts";
 
 /** In the environment of the daemon: who started it waits for word from it. Taken out again before anything is started. */
@@ -36,9 +36,7 @@ export function takeDaemon(): ((ready: Ready) => void) | null {
  */
 export function defaultLogFile(port: string): string {
   const { XDG_STATE_HOME: state } = process.env;
-  const home = homeDirectory();
-  const own = process.geteuid?.() === 0 ? "/var/log" : home && join(home, ".local/state");
-  const folder = state || own;
+  const folder = process.geteuid?.() === 0 ? state || "/var/log" : userFolder(state, ".local/state");
   if (folder === null)
     throw new StartError("there is no place for a log, for this user has no home directory: give --log-file");
   return join(folder, "tercet", `${port}.log`);

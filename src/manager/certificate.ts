@@ -3,7 +3,7 @@ import { createPrivateKey, X509Certificate } from "node:crypto";
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { createSecureContext } from "node:tls";
-import { homeDirectory } from "../home.ts";
+import { userFolder } from "../home.ts";
 import type { Certificate, Certificates } from "../listeners/listener.ts";
 
 /** A certificate or key that cannot serve: the message says which file and why. */
@@ -88,8 +88,7 @@ export function dateOf(time: number): string {
 
 /** Makes a certificate for localhost, or finds the one that was made before. Returns where it is kept. */
 export async function selfSignedCertificate(now: number): Promise<Certificate & { readonly path: string }> {
-  const home = homeDirectory();
-  const cache = process.env.XDG_CACHE_HOME || (home && join(home, ".cache"));
+  const cache = userFolder(process.env.XDG_CACHE_HOME, ".cache");
   if (cache === null)
     throw new CertificateError(
       "no self-signed certificate can be kept, for this user has no home directory; give your own, or XDG_CACHE_HOME",
