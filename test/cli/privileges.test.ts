@@ -93,26 +93,26 @@ afterAll(() => {
   if (project !== ROOT) rmSync(project, { recursive: true, force: true });
 });
 
+/** Runs the command line as an id of no user on this system. */
+function asStranger(args: readonly string[], env: Readonly<Record<string, string>> = {}) {
+  return spawnSync(process.execPath, [join(project, "bin/tercet.js"), ...args], {
+    uid: 54_321,
+    gid: 54_321,
+    cwd: "/",
+    encoding: "utf8",
+    env: { PATH: process.env.PATH, ...env },
+  });
+}
+
 test.skipIf(!IS_ROOT)(
   "who has no home directory is told so where something would be kept in it, in one line",
   () => {
-    // Of no user on this system.
-    const own = {
-      uid: 54_321,
-      gid: 54_321,
-      cwd: "/",
-      encoding: "utf8",
-      env: { PATH: process.env.PATH },
-    } as const;
-    const command = [
-      join(project, "bin/tercet.js"),
-      ...["serve", join(project, "test/fixtures/app.ts"), "--port", "0"],
-    ];
+    const serve = ["serve", join(project, "test/fixtures/app.ts"), "--port", "0"];
     for (const [flags, reason] of [
       [[], /^tercet: no self-signed certificate can be kept, for this user has no home directory; .*\n$/],
       [["--daemon"], /^tercet: there is no place for a log, for this user has no home directory: .*\n$/],
     ] as const) {
-      const { status, stdout, stderr } = spawnSync(process.execPath, [...command, ...flags], own);
+      const { status, stdout, stderr } = asStranger([...serve, ...flags]);
       expect([status, stdout, stderr]).toEqual([1, "", expect.stringMatching(reason)]);
     }
   },
@@ -123,10 +123,7 @@ test.skipIf(!IS_ROOT)(
   () => {
     const closed = mkdtempSync(join(tmpdir(), "tercet-closed-"));
     try {
-      const env = { PATH: process.env.PATH, TMPDIR: closed };
-      const own = { uid: 54_321, gid: 54_321, cwd: "/", encoding: "utf8", env } as const;
-      const run = (...args: string[]) =>
-        spawnSync(process.execPath, [join(project, "bin/tercet.js"), ...args, "--port", "1"], own);
+      const run = (command: string) => asStranger([command, "--port", "1"], { TMPDIR: closed });
       const asked = run("stop");
       expect([asked.status, asked.stdout]).toEqual([1, ""]);
       expect(asked.stderr).toMatch(

@@ -126,7 +126,6 @@ test.skipIf(!IS_ROOT)(
   async () => {
     using scratch = await Scratch.make();
     const full = scratch.file("full");
-    mkdirSync(full);
     using disk = SmallDisk.mount(full, "4k");
     if (disk === null) return;
     writeFileSync(join(full, "data"), Buffer.alloc(4096));
@@ -144,7 +143,6 @@ test.skipIf(!IS_ROOT)(
 test.skipIf(!IS_ROOT)("a full disk keeps no worker and no task worker from starting", async () => {
   using scratch = await Scratch.make();
   const full = scratch.file("full");
-  mkdirSync(full);
   using disk = SmallDisk.mount(full, "64k");
   if (disk === null) return;
   const options = { mode: "process", runDirectory: join(full, "run") };
@@ -167,7 +165,6 @@ test.skipIf(!IS_ROOT)(
   async () => {
     using scratch = await Scratch.make();
     const folder = scratch.file("disk");
-    mkdirSync(folder);
     using disk = SmallDisk.mount(folder, "1m");
     if (disk === null) return;
     const options = { mode: "process", runDirectory: join(folder, "run"), pidFile: join(folder, "pid") };

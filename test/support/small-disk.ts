@@ -1,4 +1,5 @@
 /** A disk that is soon full, or can be read alone. */
+import { mkdirSync } from "node:fs";
 
 /** A file system of its own in a folder, until it is disposed of. */
 export class SmallDisk implements Disposable {
@@ -9,10 +10,11 @@ export class SmallDisk implements Disposable {
   }
 
   /**
-   * Null where there is no right to mount, which root in a container may not have either.
+   * Makes the folder where there is none. Null where there is no right to mount, which root in a container may not have either.
    * @param size as of mount: "64k"
    */
   static mount(folder: string, size: string): SmallDisk | null {
+    mkdirSync(folder, { recursive: true });
     const { success } = Bun.spawnSync(["mount", "-t", "tmpfs", "-o", `size=${size}`, "tmpfs", folder]);
     return success ? new SmallDisk(folder) : null;
   }

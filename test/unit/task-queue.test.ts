@@ -392,7 +392,6 @@ function leaveNoRoom(disk: string, at: string, isMounted: boolean): () => void {
 
 test("a full disk refuses what is new and loses nothing; with room again all goes on", async () => {
   const folder = join(directory, "disk");
-  mkdirSync(folder);
   using disk = SmallDisk.mount(folder, "400k");
   const at = join(folder, "tasks.db");
   try {
