@@ -1,39 +1,20 @@
 /** Which responses are compressed, and what their heads say then, without a socket. */
-
 import { heapStats } from "bun:jsc";
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import type { Fields, RequestHead, ResponseHead } from "../../src/exchange.ts";
+import type { Fields, ResponseHead } from "../../src/exchange.ts";
 import { ContentCoding, codedHead, notModifiedHead } from "../../src/http/content-coding.ts";
 import { type ResolvedCompression, resolveOptions } from "../../src/options.ts";
+import { requestHead } from "../support/request-head.ts";
 
 const options = resolveOptions({}).compression as ResolvedCompression;
 const coding = new ContentCoding(options);
-
-function request(fields: Fields): RequestHead {
-  return {
-    protocol: "HTTP/2",
-    method: "GET",
-    scheme: "https",
-    authority: "localhost",
-    path: "/",
-    fields,
-    receivedAt: 0,
-    remoteAddress: "127.0.0.1",
-    remotePort: 1,
-    localPort: 2,
-    session: "1",
-    stream: 1,
-    sendsInterim: true,
-    sendsTrailers: true,
-  };
-}
 
 function head(fields: Fields, status = 200): ResponseHead {
   return Object.freeze({ status, fields: Object.freeze([...fields]) });
 }
 
-const ACCEPTS = request(["accept-encoding", "gzip, deflate, br, zstd"]);
+const ACCEPTS = requestHead(["accept-encoding", "gzip, deflate, br, zstd"]);
 const JSON_TYPE = ["content-type", "application/json"];
 
 describe("what is compressed", () => {
@@ -70,7 +51,7 @@ describe("what is compressed", () => {
   }
 
   test("several lines of Accept-Encoding are one list", () => {
-    const two = request(["accept-encoding", "gzip;q=0.5", "accept-encoding", "br"]);
+    const two = requestHead(["accept-encoding", "gzip;q=0.5", "accept-encoding", "br"]);
     expect(coding.plan(two, head(JSON_TYPE))?.coding).toBe("br");
   });
 
@@ -81,7 +62,7 @@ describe("what is compressed", () => {
       ["accept-encoding", "*;q=0"],
       ["accept-encoding", "identity, br;q=0.1"],
     ]) {
-      const plan = coding.plan(request(fields), head(JSON_TYPE));
+      const plan = coding.plan(requestHead(fields), head(JSON_TYPE));
       expect(plan?.coding).toBeNull();
       expect(plan?.head.fields).toEqual([...JSON_TYPE, "vary", "accept-encoding"]);
     }
@@ -100,7 +81,7 @@ describe("what is compressed", () => {
     ] as const) {
       for (let i = 0; i < count; i++) {
         const type = ["content-type", `application/json;${said(i, length)}`];
-        expect(coding.plan(request(["accept-encoding", said(i, length)]), head(type))?.coding).toBeNull();
+        expect(coding.plan(requestHead(["accept-encoding", said(i, length)]), head(type))?.coding).toBeNull();
       }
     }
     expect(held() - before).toBeLessThan(2_000_000);
@@ -108,10 +89,10 @@ describe("what is compressed", () => {
 
   test("of the offered codings alone", () => {
     const gzipOnly = new ContentCoding({ ...options, codings: ["gzip"] });
-    expect(gzipOnly.plan(request(["accept-encoding", "zstd, br, gzip;q=0.1"]), head(JSON_TYPE))?.coding).toBe(
-      "gzip",
-    );
-    expect(gzipOnly.plan(request(["accept-encoding", "zstd, br"]), head(JSON_TYPE))?.coding).toBeNull();
+    expect(
+      gzipOnly.plan(requestHead(["accept-encoding", "zstd, br, gzip;q=0.1"]), head(JSON_TYPE))?.coding,
+    ).toBe("gzip");
+    expect(gzipOnly.plan(requestHead(["accept-encoding", "zstd, br"]), head(JSON_TYPE))?.coding).toBeNull();
   });
 });
 
@@ -156,7 +137,7 @@ describe("the head", () => {
 
   test("a 304 has the tag that the client was given", () => {
     const unchanged = head(["etag", '"a"'], 304);
-    const asks = (value: string) => notModifiedHead(request(["if-none-match", value]), unchanged);
+    const asks = (value: string) => notModifiedHead(requestHead(["if-none-match", value]), unchanged);
     expect(asks('"b", W/"a"').fields).toEqual(["etag", 'W/"a"', "vary", "accept-encoding"]);
     expect(asks('"a"')).toBe(unchanged);
     expect(asks("*")).toBe(unchanged);
@@ -172,7 +153,10 @@ describe("the head", () => {
     fc.assert(
       fc.property(lines, fc.string(), fc.integer({ min: 200, max: 599 }), (fields, accepted, status) => {
         const given = head(fields, status);
-        const plan = coding.plan(request(["accept-encoding", accepted, "accept-encoding", "*;q=0.5"]), given);
+        const plan = coding.plan(
+          requestHead(["accept-encoding", accepted, "accept-encoding", "*;q=0.5"]),
+          given,
+        );
         if (plan === null) return;
         expect(plan.head.fields.join().toLowerCase()).toMatch(/vary,.*(?:accept-encoding|\*)/s);
         expect(plan.coding).not.toBeNull();

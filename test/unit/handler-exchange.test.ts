@@ -2,7 +2,7 @@
 import { describe, expect, test } from "bun:test";
 import { randomBytes } from "node:crypto";
 import { LocalExchange, type LocalOwner } from "../../src/base/local-exchange.ts";
-import { BodyLostError, type Exchange, type ExchangeId, type RequestHead } from "../../src/exchange.ts";
+import { BodyLostError, type Exchange, type ExchangeId } from "../../src/exchange.ts";
 import { Background } from "../../src/handler/background.ts";
 import { bodyStreamOf, onOver, signalOf } from "../../src/handler/request.ts";
 import { HttpResponse } from "../../src/handler/response.ts";
@@ -13,8 +13,9 @@ import { FrameWriter } from "../../src/wire/frames.ts";
 import { ChannelExchange } from "../../src/worker/channel-exchange.ts";
 import { compressing } from "../../src/worker/compressing-exchange.ts";
 import { failureOf, inTime, until } from "../support/poll.ts";
+import { requestHead } from "../support/request-head.ts";
 
-const HEAD = { protocol: "HTTP/2", method: "GET", path: "/", fields: ["accept-encoding", "gzip"] };
+const HEAD = requestHead(["accept-encoding", "gzip"]);
 const { compression } = resolveOptions({});
 const coding = new ContentCoding(compression as Exclude<typeof compression, false>);
 
@@ -23,7 +24,7 @@ const KINDS = {
   "in the mode process": (isCompressed: boolean) => {
     const Made = isCompressed ? compressing(ChannelExchange, coding) : ChannelExchange;
     const channel = { writer: new FrameWriter() } as Channel;
-    return new Made(1 as ExchangeId, HEAD as unknown as RequestHead, true, channel, () => {});
+    return new Made(1 as ExchangeId, HEAD, true, channel, () => {});
   },
   "in the mode base": (isCompressed: boolean) => {
     const Made = isCompressed ? compressing(LocalExchange, coding) : LocalExchange;
@@ -32,7 +33,7 @@ const KINDS = {
     const body = { read: () => lost.promise, cancel: () => lost.resolve(null) };
     const exchange = { id: 1, body, sink } as unknown as Exchange;
     const owner = { completed: () => {} } as unknown as LocalOwner;
-    return new Made(exchange, HEAD as unknown as RequestHead, owner);
+    return new Made(exchange, HEAD, owner);
   },
 };
 

@@ -2,10 +2,9 @@
 import { afterAll, describe, expect, test } from "bun:test";
 import { once } from "node:events";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import type { Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { Duplex } from "node:stream";
+import type { Duplex } from "node:stream";
 import fc from "fast-check";
 import { now } from "../../src/clock.ts";
 import type { Connection, ConnectionEvent } from "../../src/connection.ts";
@@ -25,9 +24,10 @@ import { WaitingQueue } from "../../src/reactor/waiting-queue.ts";
 import type { WorkerLink } from "../../src/reactor/worker-link.ts";
 import { maskOf } from "../../src/wire/connections.ts";
 import { writeFile } from "../../src/wire/files.ts";
-import { type Frame, FrameReader, FrameType, FrameWriter, WIRE_VERSION } from "../../src/wire/frames.ts";
+import { type Frame, FrameType } from "../../src/wire/frames.ts";
 import { writeResponse } from "../../src/wire/heads.ts";
 import { progressPath } from "../../src/wire/progress.ts";
+import { openChannel, say } from "../support/channel.ts";
 import { inTime, until } from "../support/poll.ts";
 
 class Worker implements Candidate {
@@ -490,10 +490,10 @@ describe("a request whose workers die", () => {
     attach(reactor, 1_000_001);
     reactor.employ([1_000_000, 1_000_001], []);
     const next = ask(reactor, {});
-    const writer = new FrameWriter();
-    writeResponse(writer, id, FrameType.response, { status: 200, fields: [] }, null, false);
-    writer.data(id, Buffer.from("the body"), true);
-    socket.emit("data", writer.take());
+    say(socket, (writer) => {
+      writeResponse(writer, id, FrameType.response, { status: 200, fields: [] }, null, false);
+      writer.data(id, Buffer.from("the body"), true);
+    });
     socket.destroy();
     await once(socket, "close");
     expect([done, reactor.queued]).toEqual([[], 0]);
@@ -539,9 +539,7 @@ describe("a request that waits is handed out", () => {
       ask(reactor, {});
       return reactor.queued > 0;
     });
-    const writer = new FrameWriter();
-    writer.signal(FrameType.pong);
-    socket.emit("data", writer.take());
+    say(socket, (writer) => writer.signal(FrameType.pong));
     expect(reactor.queued).toBe(0);
   });
 
@@ -557,11 +555,10 @@ describe("a request that waits is handed out", () => {
     const socket = attach(reactor, PID);
     reactor.employ([PID], []);
     const next = ask(reactor, {});
-    const writer = new FrameWriter();
-    const body = { path: "/a", identity: "", pieces: [] };
-    writer.signal(FrameType.pong);
-    writeFile(writer, id, { status: 200, fields: [] }, body);
-    socket.emit("data", writer.take());
+    say(socket, (writer) => {
+      writer.signal(FrameType.pong);
+      writeFile(writer, id, { status: 200, fields: [] }, { path: "/a", identity: "", pieces: [] });
+    });
     expect([reactor.queued, reactor.registry.get(next)?.state]).toEqual([0, "dispatched"]);
     await inTime("the end of the upload", 1000, upload.promise);
     socket.destroy();
@@ -591,9 +588,7 @@ test("a worker is found stuck that has answered all that it was asked, and says 
   const socket = attach(reactor, 1_000_000);
   reactor.employ([1_000_000], []);
   ask(reactor, { respond: () => {} });
-  const writer = new FrameWriter();
-  writer.signal(FrameType.pong);
-  socket.emit("data", writer.take());
+  say(socket, (writer) => writer.signal(FrameType.pong));
   const at = now();
   for (const later of [0, 59_000]) reactor.expire(at + later);
   expect(stuck).toEqual([]);
@@ -611,26 +606,16 @@ test("a response that its engine refuses ends by itself, and those behind it com
   const ids = [ask(reactor, refusing), ask(reactor, { respond: () => void done.push("respond") })];
   const socket = attach(reactor, 1_000_000);
   reactor.employ([1_000_000], []);
-  const writer = new FrameWriter();
-  for (const id of ids)
-    writeResponse(writer, id, FrameType.response, { status: 200, fields: [] }, null, true);
-  socket.emit("data", writer.take());
+  say(socket, (writer) => {
+    for (const id of ids)
+      writeResponse(writer, id, FrameType.response, { status: 200, fields: [] }, null, true);
+  });
   expect([done, reactor.registry.size]).toEqual([["abort", "respond"], 0]);
 });
 
 /** A worker's end of a channel to the reactor, which has said hello. @param told what the reactor sends */
 function attach(reactor: Reactor, pid: number, told: (frame: Frame) => void = () => {}): Duplex {
-  const reader = new FrameReader();
-  const write = (chunk: Buffer, _encoding: string, done: () => void) => {
-    reader.push(chunk, told);
-    done();
-  };
-  const socket = new Duplex({ read: () => {}, write });
-  reactor.attach(socket as Socket);
-  const hello = new FrameWriter();
-  hello.hello({ version: WIRE_VERSION, workerId: 1, pid });
-  socket.emit("data", hello.take());
-  return socket;
+  return openChannel((socket) => reactor.attach(socket), { workerId: 1, pid }, told).socket;
 }
 
 test("killWorkers ends every worker, though one has ended by itself and its channel is still open", async () => {

@@ -1,31 +1,14 @@
 /** A worker between its reactors and its handler, without a process. */
 import { expect, test } from "bun:test";
 import { once } from "node:events";
-import type { Socket } from "node:net";
-import { Duplex } from "node:stream";
-import type { Exchange, ExchangeId, RequestHead } from "../../src/exchange.ts";
-import { FrameType, FrameWriter, WIRE_VERSION } from "../../src/wire/frames.ts";
+import type { Exchange, ExchangeId } from "../../src/exchange.ts";
+import { FrameType } from "../../src/wire/frames.ts";
 import { writeRequest } from "../../src/wire/heads.ts";
 import type { Progress } from "../../src/wire/progress.ts";
 import { Worker } from "../../src/worker/worker.ts";
+import { openChannel, say } from "../support/channel.ts";
 import { inTime } from "../support/poll.ts";
-
-const HEAD: RequestHead = {
-  protocol: "HTTP/2",
-  method: "GET",
-  scheme: "https",
-  authority: "a",
-  path: "/",
-  fields: [],
-  receivedAt: 1,
-  remoteAddress: "::1",
-  remotePort: 1,
-  localPort: 2,
-  session: "1",
-  stream: 1,
-  sendsInterim: true,
-  sendsTrailers: true,
-};
+import { requestHead } from "../support/request-head.ts";
 
 /** A worker whose handler leaves what it gets open, and what it was told. */
 function workerOf() {
@@ -58,18 +41,12 @@ function workerOf() {
 
 /** A reactor's end of a channel to it, which has said hello. */
 async function attach(worker: Worker) {
-  const socket = new Duplex({ read: () => {}, write: (_chunk, _encoding, done) => done() });
-  const attached = worker.attach(socket as Socket);
-  const say = (write: (writer: FrameWriter) => void) => {
-    const writer = new FrameWriter();
-    write(writer);
-    socket.emit("data", writer.take());
-  };
-  say((writer) => writer.hello({ version: WIRE_VERSION, workerId: 0, pid: 77 }));
+  const { socket, attached } = openChannel((socket) => worker.attach(socket), { workerId: 0, pid: 77 });
   await attached;
   return {
-    request: (id: number) => say((writer) => writeRequest(writer, id as ExchangeId, HEAD, null, true)),
-    retire: () => say((writer) => writer.signal(FrameType.goaway)),
+    request: (id: number) =>
+      say(socket, (writer) => writeRequest(writer, id as ExchangeId, requestHead(), null, true)),
+    retire: () => say(socket, (writer) => writer.signal(FrameType.goaway)),
     die: async () => {
       socket.destroy();
       await once(socket, "close");
