@@ -161,7 +161,7 @@ export const SWOOLE_NAMES = {
   http3_qpack_blocked_streams: "qpackBlockedStreams",
 } as const satisfies Record<keyof SwooleHttp3Options, keyof QuicOptions>;
 
-const HTTP3 = '"native", "quic", "off", true, false, or { engine } with options of that engine';
+const HTTP3 = '"native", "quic", "off", true, false, or { engine }, for "quic" with options of it';
 const ENGINE = '"native", "quic" or "off"';
 const CONGESTION = '"adaptive", "cubic" or "bbr"';
 const RETRY = '"never": node:quic in Bun sends no Retry packets (RFC 9000 §8.1.2)';
@@ -176,9 +176,6 @@ const HOST_NAME =
 /** What valibot leaves out of records without a word. */
 const LEFT_OUT: readonly string[] = ["__proto__", "prototype", "constructor"];
 
-/** Messages of the checks of objects in here: see `resolveOptions`. */
-export const HTTP3_NESTED: readonly string[] = [HTTP3, SNI];
-
 const flag = v.optional(v.boolean("true or false"), false);
 const addresses = v.array(v.pipe(v.string(ADDRESS), v.check(isProxyEntry, ADDRESS)), ADDRESSES);
 
@@ -190,47 +187,52 @@ const pathTo = (what: string) =>
 
 const ENGINE_CHECKS = v.strictObject({ engine: v.picklist(["native", "off"], ENGINE) }, HTTP3);
 
-const QUIC_CHECKS = v.strictObject(
-  {
-    engine: v.literal("quic", ENGINE),
-    maxFieldSectionSize: v.optional(whole(KIB, MIB, "bytes")),
-    qpackMaxTableCapacity: v.optional(whole(0, MIB, "bytes"), 4 * KIB),
-    qpackBlockedStreams: v.optional(whole(0, 65_535, "streams"), 100),
-    maxConcurrentStreams: v.optional(whole(1, 65_535, "streams"), 100),
-    streamWindow: v.optional(whole(16 * KIB, 64 * MIB, "bytes"), MIB),
-    connectionWindow: v.optional(whole(16 * KIB, 256 * MIB, "bytes"), 4 * MIB),
-    idleTimeout: v.optional(whole(1000, 600_000, "milliseconds"), 255_000),
-    handshakeTimeout: v.optional(whole(100, MAX_HANDSHAKE_TIMEOUT, "milliseconds"), 10_000),
-    congestionControl: v.optional(v.picklist(["adaptive", "cubic", "bbr"], CONGESTION), "cubic"),
-    maxDatagramSize: v.optional(whole(MIN_UDP_PAYLOAD, MAX_UDP_PAYLOAD, "bytes"), MAX_UDP_PAYLOAD),
-    retry: v.optional(v.literal("never", RETRY), "never"),
-    connectionRate: v.optional(whole(0, 1_000_000, "connections a second"), 0),
-    handshakeRate: v.optional(whole(0, 1_000_000, "handshakes a second"), 0),
-    maxConnectionsPerAddress: v.optional(whole(0, 1_000_000, "connections"), 0),
-    allow: v.optional(v.pipe(addresses, v.minLength(1, ADDRESSES))),
-    block: v.optional(addresses, () => []),
-    earlyData: flag,
-    ticketKeys: v.optional(v.undefined(TICKET_KEYS)),
-    sni: v.optional(
-      v.pipe(
-        v.custom<object>((given) => !Array.isArray(given) && namesEachOnce(given), SNI),
-        v.record(
-          // An address is no name: clients that connect to one name none (RFC 6066 §3).
-          v.pipe(
-            v.string(SNI),
-            v.check((name) => HOST_NAME.test(name) && isIP(name) === 0, SNI),
-          ),
-          v.strictObject({ cert: text(PEM), key: text(PEM) }, SNI),
-          SNI,
+const QUIC_ENTRIES = {
+  engine: v.literal("quic", ENGINE),
+  maxFieldSectionSize: v.optional(whole(KIB, MIB, "bytes")),
+  qpackMaxTableCapacity: v.optional(whole(0, MIB, "bytes"), 4 * KIB),
+  qpackBlockedStreams: v.optional(whole(0, 65_535, "streams"), 100),
+  maxConcurrentStreams: v.optional(whole(1, 65_535, "streams"), 100),
+  streamWindow: v.optional(whole(16 * KIB, 64 * MIB, "bytes"), MIB),
+  connectionWindow: v.optional(whole(16 * KIB, 256 * MIB, "bytes"), 4 * MIB),
+  idleTimeout: v.optional(whole(1000, 600_000, "milliseconds"), 255_000),
+  handshakeTimeout: v.optional(whole(100, MAX_HANDSHAKE_TIMEOUT, "milliseconds"), 10_000),
+  congestionControl: v.optional(v.picklist(["adaptive", "cubic", "bbr"], CONGESTION), "cubic"),
+  maxDatagramSize: v.optional(whole(MIN_UDP_PAYLOAD, MAX_UDP_PAYLOAD, "bytes"), MAX_UDP_PAYLOAD),
+  retry: v.optional(v.literal("never", RETRY), "never"),
+  connectionRate: v.optional(whole(0, 1_000_000, "connections a second"), 0),
+  handshakeRate: v.optional(whole(0, 1_000_000, "handshakes a second"), 0),
+  maxConnectionsPerAddress: v.optional(whole(0, 1_000_000, "connections"), 0),
+  allow: v.optional(v.pipe(addresses, v.minLength(1, ADDRESSES))),
+  block: v.optional(addresses, () => []),
+  earlyData: flag,
+  ticketKeys: v.optional(v.undefined(TICKET_KEYS)),
+  sni: v.optional(
+    v.pipe(
+      v.custom<object>((given) => !Array.isArray(given) && namesEachOnce(given), SNI),
+      v.record(
+        // An address is no name: clients that connect to one name none (RFC 6066 §3).
+        v.pipe(
+          v.string(SNI),
+          v.check((name) => HOST_NAME.test(name) && isIP(name) === 0, SNI),
         ),
+        v.strictObject({ cert: text(PEM), key: text(PEM) }, SNI),
+        SNI,
       ),
-      () => ({}),
     ),
-    keylog: v.optional(pathTo("a file")),
-    qlog: v.optional(pathTo("a folder")),
-  },
-  HTTP3,
-);
+    () => ({}),
+  ),
+  keylog: v.optional(pathTo("a file")),
+  qlog: v.optional(pathTo("a folder")),
+};
+
+const QUIC = `{ engine: "quic" } and, each if wanted, ${Object.keys(QUIC_ENTRIES)
+  .filter((name) => name !== "engine" && name !== "ticketKeys")
+  .join(", ")}`;
+const QUIC_CHECKS = v.strictObject(QUIC_ENTRIES, QUIC);
+
+/** Messages of the checks of objects in here: see `resolveOptions`. */
+export const HTTP3_NESTED: readonly string[] = [HTTP3, QUIC, SNI];
 
 /** The same name in another case is the same (RFC 4343). */
 function namesEachOnce(given: unknown): boolean {

@@ -25,3 +25,11 @@ export function wholeFrom(min: number, max: number, allowed: string) {
 export function text(allowed: string) {
   return v.pipe(v.string(allowed), v.nonEmpty(allowed));
 }
+
+/** Options of one thing, each of which may be left out. For the library a list is an object, too. */
+export function group<const Entries extends v.ObjectEntries>(entries: Entries, allowed: string) {
+  return v.pipe(
+    v.custom<object>((given) => typeof given === "object" && !Array.isArray(given), allowed),
+    v.strictObject(entries, allowed),
+  );
+}

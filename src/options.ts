@@ -14,7 +14,7 @@ import {
   SWOOLE_NAMES,
   type SwooleHttp3Options,
 } from "./http3-options.ts";
-import { KIB, limit, MAX_DELAY, MIB, PEM, text, whole, wholeFrom } from "./option-checks.ts";
+import { group, KIB, limit, MAX_DELAY, MIB, PEM, text, whole, wholeFrom } from "./option-checks.ts";
 
 /** A wrong option: the message names it, its value and what is allowed. */
 export class OptionError extends Error {
@@ -410,9 +410,13 @@ export type ResolvedOptions = Required<
   readonly tls: { readonly cert: string; readonly key: string } | false | null;
 };
 
+/** Characters: a PEM text has more. */
+const LONGEST_SHOWN = 100;
+
 const level = (min: number, max: number) => wholeFrom(min, max, `a level from ${min} to ${max}`);
 
-const WORKERS = "a whole number of processes from 1 to 1024, or { min, max } of them";
+const WORKERS =
+  "a whole number of processes from 1 to 1024, or { min, max } of them (2-8 on the command line)";
 const TLS = `{ cert, key }, each ${PEM}; or false for plain HTTP/1.1`;
 
 const STATIC = "{ root }, and perhaps prefix, index, maxAge, immutable and dotfiles; or a list of these";
@@ -473,7 +477,7 @@ const COMPRESSED_TYPES = [
   "font/ttf",
 ];
 
-const COMPRESSION_CHECKS = v.strictObject(
+const COMPRESSION_CHECKS = group(
   {
     codings: v.optional(
       v.pipe(
@@ -496,7 +500,7 @@ const COMPRESSION_CHECKS = v.strictObject(
       () => [...COMPRESSED_TYPES],
     ),
     levels: v.optional(
-      v.strictObject(
+      group(
         {
           // RFC 9659 bounds the window, and with it the level.
           zstd: v.optional(level(1, 19), 3),
@@ -512,7 +516,7 @@ const COMPRESSION_CHECKS = v.strictObject(
 );
 
 const UPLOAD = "{ directory, maxFiles, maxFileBytes, maxFields, maxFieldBytes }, each if wanted";
-const UPLOAD_CHECKS = v.strictObject(
+const UPLOAD_CHECKS = group(
   {
     directory: v.optional(
       v.pipe(
@@ -530,7 +534,7 @@ const UPLOAD_CHECKS = v.strictObject(
 
 const TASKS =
   "{ workers, concurrency, maxQueue, timeout, attempts, backoff, maxTasks, durable }, each if wanted";
-const TASKS_CHECKS = v.strictObject(
+const TASKS_CHECKS = group(
   {
     workers: v.optional(whole(1, 256, "processes"), 1),
     concurrency: v.optional(whole(1, 10_000, "tasks"), 1),
@@ -632,16 +636,19 @@ const CHECKS = v.strictObject({
   group: account("group"),
 });
 
+/** @throws OptionError for what holds no options */
+export function checkKind(options: unknown): asserts options is object {
+  if (typeof options === "object" && options !== null && !Array.isArray(options)) return;
+  const shown = Array.isArray(options) ? `a list of ${options.length}` : shownPlain(options);
+  throw new OptionError(`the options are ${shown}; they must be an object, such as { workers: 4 }`);
+}
+
 /**
  * Checks options and fills in the defaults.
  * @throws OptionError for the first that is wrong
  */
 export function resolveOptions(options: ServerOptions): ResolvedOptions {
-  if (typeof options !== "object" || options === null) {
-    throw new OptionError(
-      `the options are ${inspect(options)}; they must be an object, such as { workers: 4 }`,
-    );
-  }
+  checkKind(options);
   const result = v.safeParse(CHECKS, withoutSwooleNames(options));
   if (result.success) {
     const { http3, ...rest } = result.output;
@@ -710,6 +717,13 @@ export function checkAddress(host: string, port: number): void {
   }
 }
 
+/** A long text is one in the wrong place: a private key, perhaps. */
+function shownPlain(value: unknown): string {
+  if (typeof value === "string" && value.length > LONGEST_SHOWN)
+    return `a text of ${value.length} characters`;
+  return inspect(value).replace(/^'(.*)'$/s, '"$1"');
+}
+
 function wrongOption(name: string, value: unknown, allowed: string): OptionError {
   // Of an object only names, and numbers: a private key is no text for a terminal or a log.
   if (Array.isArray(value))
@@ -719,6 +733,6 @@ function wrongOption(name: string, value: unknown, allowed: string): OptionError
     ? `{ ${Object.entries(value)
         .map(([key, item]) => (typeof item === "number" ? `${key}: ${item}` : key))
         .join(", ")} }`
-    : inspect(value).replace(/^'(.*)'$/s, '"$1"');
+    : shownPlain(value);
   return new OptionError(`option "${name}" is ${shown}; it must be ${allowed}`);
 }

@@ -26,6 +26,7 @@ import { RunDirectory } from "./manager/run-directory.ts";
 import { SHUT_DOWN, StartError } from "./manager/start-error.ts";
 import {
   checkAddress,
+  checkKind,
   OptionError,
   type ResolvedOptions,
   type ResolvedTasks,
@@ -173,6 +174,7 @@ export class Server {
    */
   set(options: ServerOptions): this {
     this.#mustNotRun("set");
+    checkKind(options);
     const merged = { ...this.#options, ...options };
     resolveOptions(merged);
     this.#options = merged;

@@ -14,7 +14,10 @@ import { stopCommand } from "./stop.ts";
 const program = new Command("tercet")
   .description("A multi-process HTTP application server for TypeScript: HTTP/1.1, HTTP/2 and HTTP/3.")
   .version(VERSION)
-  .configureOutput({ outputError: (text, write) => write(`tercet: ${text.replace(/^error: /, "")}`) })
+  .configureOutput({
+    // What may have been meant stands in a line of its own.
+    outputError: (text, write) => write(`tercet: ${text.replace(/^error: /, "").replace(/\n(?=.)/g, " ")}`),
+  })
   .addCommand(serveCommand())
   .addCommand(reloadCommand())
   .addCommand(stopCommand())

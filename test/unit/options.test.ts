@@ -2,6 +2,7 @@
 import { describe, expect, test } from "bun:test";
 import { resolve } from "node:path";
 import { checkAddress, OptionError, resolveOptions, type ServerOptions } from "../../src/options.ts";
+import { Server } from "../../src/server.ts";
 
 describe("options", () => {
   test("fills in the defaults that the documentation states", () => {
@@ -127,13 +128,22 @@ describe("options", () => {
 
   const wrong: [unknown, string][] = [
     [null, "the options are null; they must be an object, such as { workers: 4 }"],
-    ["quic", "the options are 'quic'; they must be an object, such as { workers: 4 }"],
+    ["quic", 'the options are "quic"; they must be an object, such as { workers: 4 }'],
+    [[], "the options are a list of 0; they must be an object, such as { workers: 4 }"],
+    [
+      { tls: `-----BEGIN PRIVATE KEY-----${"\nx".repeat(60)}` },
+      'option "tls" is a text of 147 characters; it must be { cert, key }, each a path',
+    ],
     [
       { http3: null, http3_qpack_blocked_streams: 5 },
       'option "http3_qpack_blocked_streams" is for the HTTP/3 engine "quic", and "http3" is another',
     ],
     [{ workers: 0 }, 'option "workers" is 0; it must be a whole number of processes from 1 to 1024'],
     [{ workers: "4" }, 'option "workers" is "4"; it must be a whole number of processes from 1 to 1024'],
+    [
+      { workers: "8-2" },
+      'option "workers" is "8-2"; it must be a whole number of processes from 1 to 1024, or { min, max } of them (2-8',
+    ],
     [{ workers: 2.5 }, 'option "workers" is 2.5; it must be a whole number of processes from 1 to 1024'],
     [
       { workers: { min: 2 } },
@@ -152,6 +162,7 @@ describe("options", () => {
       { tasks: true },
       'option "tasks" is true; it must be { workers, concurrency, maxQueue, timeout, attempts,',
     ],
+    [{ tasks: [] }, 'option "tasks" is a list of 0; it must be { workers, concurrency, maxQueue, timeout,'],
     [
       { tasks: { workers: 0 } },
       'option "tasks.workers" is 0; it must be a whole number of processes from 1 to 256',
@@ -189,7 +200,10 @@ describe("options", () => {
       { http3: { engine: "native", idleTimeout: 1 } },
       'option "http3" is { engine, idleTimeout: 1 }; it must be',
     ],
-    [{ http3: { engine: "quic", idleTime: 1 } }, 'option "http3" is { engine, idleTime: 1 }; it must be'],
+    [
+      { http3: { engine: "quic", idleTime: 1 } },
+      'option "http3" is { engine, idleTime: 1 }; it must be { engine: "quic" } and, each if wanted, maxFieldSectionSize, qpack',
+    ],
     [
       { http3: { engine: "quic", idleTimeout: 10 } },
       'option "http3.idleTimeout" is 10; it must be a whole number of milliseconds from 1000 to 600000',
@@ -323,8 +337,11 @@ describe("options", () => {
       { upload: { maxFiles: -1 } },
       'option "upload.maxFiles" is -1; it must be a whole number of files from 0',
     ],
+    [{ upload: [] }, 'option "upload" is a list of 0; it must be { directory, maxFiles'],
     [{ upload: { maxSize: 1 } }, 'option "upload" is { maxSize: 1 }; it must be { directory, maxFiles'],
     [{ compression: "yes" }, 'option "compression" is "yes"; it must be true, false, or { codings, minBytes'],
+    [{ compression: [] }, 'option "compression" is a list of 0; it must be true, false, or { codings'],
+    [{ compression: { levels: [] } }, 'option "compression.levels" is a list of 0; it must be { zstd, br'],
     [{ compression: { level: 3 } }, 'option "compression" is { level: 3 }; it must be true, false, or {'],
     [
       { compression: { codings: ["br", "br"] } },
@@ -344,6 +361,11 @@ describe("options", () => {
       expect(resolve).toThrow(message);
     });
   }
+
+  test("what holds none is told to `set`, too", () => {
+    for (const given of ["x", 5, null])
+      expect(() => new Server("::", 0).set(given as never)).toThrow("they must be an object");
+  });
 
   test("checks host and port as it checks options", () => {
     expect(() => checkAddress("", 80)).toThrow(
