@@ -272,7 +272,9 @@ export function unsendableFieldLine(name: string, value: string): string | null 
     if (code > 0xff) return `the value of "${name}" is not latin1 (RFC 9110 §5.5)`;
     if ((code < SPACE && code !== TAB) || code === DELETE) return forbiddenCharacters(name);
   }
-  return malformedFieldLine(name, value);
+  if (!LOWER_CASE_TOKEN.test(name))
+    return `${JSON.stringify(name)} is no token, as the name of a field is (RFC 9110 §5.1)`;
+  return FORBIDDEN_IN_VALUE.test(value) ? forbiddenCharacters(name) : null;
 }
 
 /**
