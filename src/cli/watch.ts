@@ -1,4 +1,5 @@
 /** `tercet serve --watch`: reloads when a file beside the module has changed. For development. */
+import { fstatSync, type Stats, statSync } from "node:fs";
 import { basename, dirname, relative, sep } from "node:path";
 import { watch } from "chokidar";
 import type { Server } from "../server.ts";
@@ -14,6 +15,8 @@ const MAX_NAMES = 3;
 export async function reloadOnChange(file: string, server: Server): Promise<void> {
   const folder = dirname(file);
   const changed = new Set<string>();
+  // `> out`, and what nohup makes of it: each reload would be followed by the next, for it writes there.
+  const outputs = [fstatSync(1), fstatSync(2)];
   let timer: NodeJS.Timeout | undefined;
   const reload = () => {
     console.log(`tercet: ${listed([...changed])} changed`);
@@ -26,6 +29,8 @@ export async function reloadOnChange(file: string, server: Server): Promise<void
     ignoreInitial: true,
   });
   watcher.on("all", (_event, path) => {
+    const file = statSync(path, { throwIfNoEntry: false });
+    if (file !== undefined && outputs.some((output) => isSame(file, output))) return;
     changed.add(relative(folder, path) || basename(folder));
     clearTimeout(timer);
     timer = setTimeout(reload, SETTLED_AFTER);
@@ -45,6 +50,10 @@ export async function reloadOnChange(file: string, server: Server): Promise<void
 
 function isIgnored(path: string): boolean {
   return path !== "" && path.split(sep).some((name) => NO_CODE.test(name));
+}
+
+function isSame(one: Stats, other: Stats): boolean {
+  return one.ino === other.ino && one.dev === other.dev;
 }
 
 function listed(names: readonly string[]): string {

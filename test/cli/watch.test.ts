@@ -4,7 +4,7 @@ import { mkdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { HTTP2 } from "../support/clients.ts";
 import { until } from "../support/poll.ts";
-import { Scratch, startCli, type TestServer } from "../support/server.ts";
+import { Scratch, startCli, TestServer } from "../support/server.ts";
 
 // Milliseconds: longer than any deadline in a test and the stop of its server, so that every failure is cleaned up.
 setDefaultTimeout(60_000);
@@ -116,4 +116,24 @@ describe("a server that watches", () => {
     expect(reloads()).toBe(before + 1);
     expect(server.stdout.trimEnd()).toEndWith("tercet: app.ts changed");
   });
+});
+
+test("a server that watches does not reload for its own output", async () => {
+  const scratch = await Scratch.make();
+  const { cert, key } = scratch;
+  mkdirSync(scratch.file("app"));
+  const write = (text: string) => writeFileSync(scratch.file("app/app.ts"), app(`"${text}"`));
+  write("one");
+  const flags = ["--host", "127.0.0.1", "--port", "0", "--workers", "1", "--cert", cert, "--key", key];
+  const serve = ["src/cli/main.ts", "serve", scratch.file("app/app.ts"), "--watch", ...flags];
+  const command = ["sh", "-c", `exec "$@" 2>${scratch.file("app/out")}`, "sh", process.execPath, ...serve];
+  await using server = await new TestServer(scratch, command).ready();
+  await server.prints(/^tercet: watching/m);
+  await using client = await HTTP2.open(server);
+  for (const text of ["two", "three"]) {
+    write(text);
+    await until(text, 10_000, async () => (await (await client.request({ path: "/" })).body.text()) === text);
+  }
+  expect(server.stdout).not.toMatch(/out.* changed/);
+  await server.stop();
 });
