@@ -35,7 +35,7 @@ export interface WorkerHooks {
 
 type StartMessage = Extract<ToWorker, { type: "start" }>;
 
-/** Milliseconds: a reactor that has died has another in its place by then. */
+/** Milliseconds: a reactor that lives has answered by then, and one that has died has another in its place. */
 const REACHED_WITHIN = 2000;
 
 export class WorkerProcess {
@@ -152,8 +152,17 @@ export class WorkerProcess {
     this.#worker = worker;
     // One that has taken another's place has its path.
     const paths = new Set([...sockets, ...this.#named]);
-    await Promise.all(Array.from(paths, (path) => this.#connect(worker, path)));
-    if (paths.size > 0) await this.#mustBeReached();
+    if (paths.size === 0) return;
+    await this.#reach(Promise.all(Array.from(paths, (path) => this.#connect(worker, path))));
+    await this.#mustBeReached();
+  }
+
+  /** Resolves when every reactor is connected, or some are and the others say nothing: they keep it from nobody else. */
+  async #reach(connected: Promise<unknown>): Promise<void> {
+    const late = Promise.withResolvers<void>();
+    const timer = setTimeout(late.resolve, REACHED_WITHIN);
+    await Promise.race([connected, Promise.all([late.promise, this.#reached.promise])]);
+    clearTimeout(timer);
   }
 
   /** @throws Error where no reactor is reached: it would take another's place, and never get a request */
@@ -178,12 +187,17 @@ export class WorkerProcess {
 
   /** A reactor that cannot be reached is about to be replaced, and the manager will name the new one. */
   async #connect(worker: Worker, path: string): Promise<void> {
+    const late = setTimeout(() => {
+      this.#log(`the reactor of ${path} has not answered for ${REACHED_WITHIN / 1000} s`);
+    }, REACHED_WITHIN);
     try {
       await worker.attach(await open(path));
       this.#reached.resolve();
     } catch (error) {
       this.#unreached = (error as Error).message;
       this.#log(`no channel to the reactor: ${this.#unreached}`);
+    } finally {
+      clearTimeout(late);
     }
   }
 

@@ -228,6 +228,24 @@ test("a reactor that begins to listen while the only worker starts has that work
   expect(await (await inTime("the answer", 10_000, answer)).body.text()).toBe("late");
 });
 
+test("a reactor that says nothing keeps no worker from the others", async () => {
+  await using server = await startFixture("server.ts", { options: { reactors: 2, workers: 1 } });
+  await using client = await HTTP1.open(server);
+  const { reactors, workers } = await readStats(client);
+  const silent = reactors.find(({ inFlight }) => inFlight === 0);
+  process.kill(silent?.pid ?? 0, "SIGSTOP");
+  process.kill(workers[0]?.pid ?? 0, "SIGKILL");
+  const pid = await inTime("the answer", 10_000, textOf(client, "/pid"));
+  expect(Number(pid)).not.toBe(workers[0]?.pid ?? 0);
+  await server.logs(new RegExp(`the reactor of \\S+/reactor-${silent?.id}\\.sock has not answered for 2 s`));
+  // It gets this worker as soon as it goes on.
+  process.kill(silent?.pid ?? 0, "SIGCONT");
+  await until("an answer of each reactor", 10_000, async () => {
+    await using other = await HTTP1.open(server);
+    return (await readStats(other)).reactors.some(({ id, inFlight }) => id === silent?.id && inFlight === 1);
+  });
+});
+
 test("a worker that may open no more files goes on, and the log says so once", async () => {
   await using server = await startFixture("server.ts", { options: { workers: 1, requestTimeout: 1_000 } });
   await using client = await HTTP2.open(server);
