@@ -38,10 +38,6 @@ export async function reloadOnChange(file: string, server: Server): Promise<void
   watcher.on("error", (error) => {
     console.error(`tercet: not every change is seen: ${error instanceof Error ? error.message : error}`);
   });
-  server.on("shutdown", async () => {
-    clearTimeout(timer);
-    await watcher.close();
-  });
   await new Promise<void>((resolve) => {
     watcher.once("ready", resolve);
   });

@@ -215,10 +215,9 @@ function commandIn(line: string): ControlCommand | null {
   }
 }
 
-/** The client has taken what was written, or has gone. */
+/** The client has taken what was written. Of one that has gone nothing follows. */
 function drained(socket: Socket): Promise<void> {
   return new Promise((resolve) => {
     socket.once("drain", resolve);
-    socket.once("close", resolve);
   });
 }
