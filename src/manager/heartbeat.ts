@@ -25,7 +25,6 @@ export class Heartbeat<C extends object, V extends Vitals> {
   readonly #asked = new Set<C>();
   /** Those whose silence was not told of, since it may be that of the whole machine; they are asked once more. */
   readonly #spared = new WeakSet<C>();
-  readonly #interval: number;
   readonly #timer: NodeJS.Timeout;
   #lastBeat = now();
   /** When this process last went on after it stood still. */
@@ -34,19 +33,16 @@ export class Heartbeat<C extends object, V extends Vitals> {
   /**
    * @param ask gives null where there is no answer in time
    * @param told what a process has answered
-   * @param interval milliseconds
    */
   constructor(
     children: () => readonly C[],
     ask: (child: C) => Promise<V | null>,
     told: (child: C, vitals: V | null) => void,
-    interval = INTERVAL,
   ) {
     this.#children = children;
     this.#ask = ask;
     this.#told = told;
-    this.#interval = interval;
-    this.#timer = setInterval(() => this.#beat(), interval);
+    this.#timer = setInterval(() => this.#beat(), INTERVAL);
   }
 
   pulseOf(child: C): Pulse<V> | undefined {
@@ -59,7 +55,7 @@ export class Heartbeat<C extends object, V extends Vitals> {
 
   #beat(): void {
     const at = now();
-    if (at - this.#lastBeat > MAX_GAP * this.#interval) this.#wentOnAt = at;
+    if (at - this.#lastBeat > MAX_GAP * INTERVAL) this.#wentOnAt = at;
     this.#lastBeat = at;
     for (const child of this.#children()) {
       if (!this.#asked.has(child)) void this.#check(child);

@@ -158,6 +158,23 @@ test("who is not root is told that only root may say it, in one line", () => {
   expect(stderr).toMatch(/^tercet: option "user" is "daemon": only root may say it, and this is user \d+\n$/);
 });
 
+test.skipIf(!IS_ROOT)("a process whose system would give root back to it does not go on", () => {
+  // Its capabilities stay when it becomes another user (capabilities(7)).
+  const keeping = ["--securebits", "+no_setuid_fixup"];
+  // There may be no such program.
+  if (spawnSync("setpriv", [...keeping, "true"]).status !== 0) return;
+  const script = join(project, "src/manager/privileges.ts");
+  const identity = { uid: idOf(USER), gid: idOf(USER), name: null, home: null };
+  const drops = `import { dropPrivileges } from ${JSON.stringify(script)};
+    try { dropPrivileges(${JSON.stringify(identity)}); console.log("dropped"); } catch ({ message }) { console.log(message); }`;
+  const run = (command: string, ...args: string[]) =>
+    spawnSync(command, [...args, "-e", drops], { cwd: "/", encoding: "utf8" }).stdout;
+  expect([run(process.execPath), run("setpriv", ...keeping, process.execPath)]).toEqual([
+    "dropped\n",
+    "root's privileges come back\n",
+  ]);
+});
+
 if (IS_ROOT) {
   describe("a server that root starts for another user", () => {
     let server: TestServer;

@@ -271,6 +271,22 @@ test("one in whose place is another server's by then is left to that, and so is 
   expect([existsSync(path), existsSync(pidFile)]).toEqual([false, false]);
 });
 
+test.skipIf(!IS_ROOT)(
+  "where the processes of another user meet is locked too, so that nobody clears it out",
+  async () => {
+    using scratch = await Scratch.make();
+    const identity = { uid: NOBODY, gid: NOBODY, name: null, home: null };
+    const spec = { path: scratch.file("place"), port: 0, pidFile: null, identity };
+    const directory = await RunDirectory.take(spec, () => {});
+    const { uid, mode } = statSync(directory.meeting);
+    expect([uid, mode & 0o777]).toEqual([NOBODY, 0o700]);
+    const flags = constants.O_RDONLY | constants.O_DIRECTORY;
+    const locked = [directory.path, directory.meeting].map((path) => FileLock.take(path, flags, Libc.open()));
+    directory.release();
+    expect([locked, existsSync(directory.meeting)]).toEqual([[null, null], false]);
+  },
+);
+
 test("a file that is replaced while it is being locked is locked where it is by then", async () => {
   using scratch = await Scratch.make();
   const path = scratch.file("locked");

@@ -1,8 +1,12 @@
 /** What systemd is told of a service: when it is ready and not before, of reloads, of its end, and that it lives. */
-import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { describe, expect, jest, setDefaultTimeout, test } from "bun:test";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { now } from "../../src/clock.ts";
 import { Libc } from "../../src/manager/libc.ts";
+import type { Manager } from "../../src/manager/manager.ts";
+import { Operator } from "../../src/manager/operator.ts";
+import type { RunDirectory } from "../../src/manager/run-directory.ts";
 import { tercet } from "../support/cli.ts";
 import { HTTP2 } from "../support/clients.ts";
 import { NotifySocket } from "../support/notify-socket.ts";
@@ -121,6 +125,40 @@ describe("a service", () => {
       process.kill(next.pid, "SIGCONT");
     }
     await ofBase.next("WATCHDOG", 2_000);
+  });
+
+  test("is alive for three seconds, or the watchdog's time, after a reactor was heard; always while it starts and ends", () => {
+    using socket = new NotifySocket(`@tercet-test-${crypto.randomUUID()}`);
+    jest.useFakeTimers();
+    /** Whether it gives a sign of life so many milliseconds after a reactor was heard. @param watchdog milliseconds */
+    const isAlive = (watchdog: number, state: Manager["state"], silence: number) => {
+      process.env.NOTIFY_SOCKET = socket.address;
+      process.env.WATCHDOG_USEC = String(1000 * watchdog);
+      const beat = watchdog / 2;
+      const manager = { state, heardAt: now() + beat - silence, address: null, workerCount: 1 };
+      const operator = new Operator(
+        { host: "::", shutdown: async () => {} },
+        manager as unknown as Manager,
+        { path: "", release: () => {} } as unknown as RunDirectory,
+        () => {},
+      );
+      if (state !== "starting") operator.ready();
+      const before = socket.receive().length;
+      jest.advanceTimersByTime(beat);
+      operator.close();
+      return socket.receive().length > before;
+    };
+    try {
+      expect([2900, 3100].map((silence) => isAlive(1000, "serving", silence))).toEqual([true, false]);
+      expect([9900, 10_100].map((silence) => isAlive(10_000, "serving", silence))).toEqual([true, false]);
+      expect(isAlive(1000, "reloading", 3100)).toBe(false);
+      expect((["starting", "stopping"] as const).map((state) => isAlive(1000, state, 60_000))).toEqual([
+        true,
+        true,
+      ]);
+    } finally {
+      jest.useRealTimers();
+    }
   });
 
   test("gives none where another process is watched", async () => {

@@ -1,14 +1,29 @@
 /** What a manager decides, without a process: when one starts again, how many there should be, and a pool's steps. */
-import { afterAll, describe, expect, setSystemTime, test } from "bun:test";
+import {
+  afterAll,
+  afterEach,
+  beforeEach,
+  describe,
+  expect,
+  jest,
+  mock,
+  setSystemTime,
+  spyOn,
+  test,
+} from "bun:test";
 import { mkdtempSync, readdirSync, rmSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { Certificates } from "../../src/listeners/listener.ts";
+import { CertificateRenewal } from "../../src/manager/certificate-renewal.ts";
 import { Heartbeat } from "../../src/manager/heartbeat.ts";
 import { MemoryLimit } from "../../src/manager/memory-limit.ts";
 import { type ChildTold, MemberError, Pool, type PoolChild } from "../../src/manager/pool.ts";
 import { RestartPolicy } from "../../src/manager/restart-policy.ts";
 import { Scaler } from "../../src/manager/scaler.ts";
 import { Deadline, deadlinePath, timeLeft } from "../../src/tasks/deadline.ts";
+import type { Vitals } from "../../src/vitals.ts";
+import { CERTIFICATE } from "../support/certificate.ts";
 import { inTime, until } from "../support/poll.ts";
 
 describe("restart policy", () => {
@@ -81,29 +96,139 @@ describe("memory limit", () => {
     expect([0, 1999, 2000].map((now) => limit.look(heavy, 1, 101, now))).toEqual([null, null, reason]);
     expect(limit.look({}, 2, 101, 0)).toBeNull();
   });
+
+  test("is none where none was set", () => {
+    const log: string[] = [];
+    const limit = new MemoryLimit<object>(0, "worker", (line) => log.push(line));
+    const child = {};
+    expect([[0, 60_000].map((now) => limit.look(child, 1, 2 ** 40, now)), log]).toEqual([[null, null], []]);
+  });
 });
 
-test("a heartbeat tells nothing, once, of who could not answer since the machine stood still", async () => {
-  const told: unknown[] = [];
-  let asked = 0;
-  const ask = () => {
-    const unanswered = new Promise<null>((resolve) => setTimeout(resolve, 45, null));
-    if (++asked === 1) Bun.sleepSync(120);
-    return unanswered;
-  };
-  const { promise, resolve } = Promise.withResolvers<void>();
-  const heartbeat = new Heartbeat(
-    () => [told],
-    ask,
-    (_, vitals) => {
-      told.push(vitals);
-      resolve();
-    },
-    40,
-  );
-  await promise;
-  heartbeat.stop();
-  expect([asked, told]).toEqual([2, [null]]);
+describe("a heartbeat", () => {
+  let clock = 0;
+  beforeEach(() => {
+    clock = 0;
+    jest.useFakeTimers();
+    spyOn(performance, "now").mockImplementation(() => clock);
+  });
+  afterEach(() => {
+    mock.restore();
+    jest.useRealTimers();
+  });
+
+  /** Of one process, which says what the test says. */
+  function heartbeatOf() {
+    const child = {};
+    const told: (Vitals | null)[] = [];
+    const questions: ((vitals: Vitals | null) => void)[] = [];
+    const heartbeat = new Heartbeat(
+      () => [child],
+      () => new Promise<Vitals | null>((resolve) => questions.push(resolve)),
+      (_, vitals) => told.push(vitals),
+    );
+    return {
+      told,
+      /** How often it was asked. */
+      asked: () => questions.length,
+      pulse: () => heartbeat.pulseOf(child),
+      /** @param late milliseconds */
+      beat: (late = 0) => {
+        clock += 1000 + late;
+        jest.advanceTimersByTime(1000);
+      },
+      /** To the last question; null for none in time. */
+      answer: async (cpuTime: number | null) => {
+        questions.at(-1)?.(cpuTime === null ? null : { rss: 0, cpuTime });
+        await Promise.resolve();
+      },
+    };
+  }
+
+  test("keeps what was said last, and what that cost since the answer before", async () => {
+    const { beat, answer, pulse } = heartbeatOf();
+    const cores: number[] = [];
+    for (const cpuTime of [5000, 5500, 5500]) {
+      beat();
+      await answer(cpuTime);
+      expect(pulse()?.vitals.cpuTime).toBe(cpuTime);
+      cores.push(pulse()?.cpu ?? Number.NaN);
+    }
+    expect(cores.map((each) => each.toFixed(3))).toEqual(["0.000", "0.500", "0.000"]);
+  });
+
+  test("asks nobody a second time who has not answered, and keeps what he said when he says nothing", async () => {
+    const { beat, answer, asked, pulse, told } = heartbeatOf();
+    beat();
+    await answer(1);
+    for (let i = 0; i < 3; i++) beat();
+    expect(asked()).toBe(2);
+    await answer(null);
+    expect([told, pulse()?.vitals.cpuTime]).toEqual([[{ rss: 0, cpuTime: 1 }, null], 1]);
+  });
+
+  test("tells nothing, once, of who could not answer since the machine stood still", async () => {
+    const { beat, answer, told } = heartbeatOf();
+    const standStill = async () => {
+      beat();
+      beat(300);
+      await answer(null);
+    };
+    await standStill();
+    expect(told).toEqual([]);
+    await standStill();
+    expect(told).toEqual([null]);
+    await standStill();
+    expect(told).toEqual([null]);
+    // It was asked when the machine had gone on, and beats are a little late at times.
+    beat(300);
+    beat(200);
+    await answer(null);
+    expect(told).toEqual([null, null]);
+  });
+});
+
+describe("another certificate", () => {
+  async function renewalOf(count: number) {
+    const log: string[] = [];
+    const { process, pool, started } = poolOf();
+    await started(count);
+    const current = { ...(await CERTIFICATE), sni: {} };
+    const renewal = new CertificateRenewal({ tls: current, quic: null }, current, (line) => log.push(line));
+    /** Resolves when each reactor has been sent it. */
+    const spread = async (certificates: Certificates) => {
+      const spread = renewal.spread(certificates, pool, async () => {});
+      await Promise.resolve();
+      return { spread: inTime("the end", 500, spread) };
+    };
+    return { renewal, process, spread, current, log };
+  }
+
+  test("is not waited for where a reactor dies before it has it: the next has it", async () => {
+    const { renewal, process, spread, log } = await renewalOf(2);
+    const other = { cert: "another", key: "another", sni: {} };
+    const under = await spread(other);
+    process(2).end("signal SIGKILL");
+    renewal.answered(1, null);
+    await under.spread;
+    expect([process(1).sent, renewal.current, log]).toEqual([
+      [{ type: "certificate", tls: other }],
+      other,
+      [],
+    ]);
+  });
+
+  test("that some reactor has not taken is there at the next reload, too, and none that all have", async () => {
+    const { renewal, spread, current, log } = await renewalOf(1);
+    expect(renewal.read()).toBeNull();
+    for (const failure of ["it shares its port", null]) {
+      const under = await spread(current);
+      renewal.answered(1, failure);
+      await under.spread;
+      expect(renewal.read()).toEqual(failure === null ? null : current);
+    }
+    expect(log).toEqual(["reactor 1 keeps the certificate before: it shares its port"]);
+  });
 });
 
 describe("the deadline of a task worker", () => {
@@ -200,6 +325,7 @@ class FakeProcess implements PoolChild {
   readonly slotId: number;
   readonly told: ChildTold;
   hasToLeave = false;
+  readonly sent: unknown[] = [];
 
   constructor(pid: number, slotId: number, told: ChildTold) {
     this.pid = pid;
@@ -216,6 +342,10 @@ class FakeProcess implements PoolChild {
 
   kill(): void {
     this.end("signal SIGKILL", true);
+  }
+
+  send(message: unknown): void {
+    this.sent.push(message);
   }
 }
 
