@@ -72,7 +72,9 @@ export class Manager implements ServerAccess {
   readonly #reactors: Pool<ReactorChild>;
   readonly #workers: Pool<WorkerChild>;
   readonly #taskWorkers: TaskWorkers | null;
-  readonly #sharing = new Sharing();
+  readonly #sharing = new Sharing(() =>
+    [this.#workers.members, this.#taskWorkers?.members ?? []].flat().map(({ child }) => child),
+  );
   readonly #certificates: CertificateRenewal;
   readonly #scaler: Scaler;
   readonly #totals = new Totals();
@@ -404,7 +406,6 @@ export class Manager implements ServerAccess {
       },
       ended: (child) => {
         this.#totals.ended(child);
-        this.#sharing.leave(child);
         // What a worker that was killed could not take away itself.
         remove(this.#uploadsPath(child.pid), this.#log);
         // The reactors look at what it did last.
@@ -478,7 +479,6 @@ export class Manager implements ServerAccess {
       said: (child, id, message, told) => {
         this.#processSaid(child, { role: "taskWorker", id, pid: child.pid }, message, told);
       },
-      ended: (child) => this.#sharing.leave(child),
       log: this.#log,
     });
   }

@@ -15,8 +15,14 @@ export interface Participant {
 
 export class Sharing {
   readonly #store = new TableStore();
+  readonly #processes: () => readonly Participant[];
   /** Those that listen. */
-  readonly #participants = new Set<Participant>();
+  readonly #participants = new WeakSet<Participant>();
+
+  /** @param processes that have not ended */
+  constructor(processes: () => readonly Participant[]) {
+    this.#processes = processes;
+  }
 
   /** The process has said hello. */
   join(participant: Participant): void {
@@ -27,12 +33,10 @@ export class Sharing {
     return this.#participants.has(participant);
   }
 
-  leave(participant: Participant): void {
-    this.#participants.delete(participant);
-  }
-
   broadcast(parts: Parts, from: MessageSender): void {
-    for (const participant of this.#participants) participant.send({ type: "message", from, parts });
+    for (const process of this.#processes()) {
+      if (this.has(process)) process.send({ type: "message", from, parts });
+    }
   }
 
   /** The manager's own operations. @throws TableError (as a rejection) */

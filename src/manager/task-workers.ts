@@ -46,7 +46,6 @@ export interface TaskWorkersConfig {
   tellWorkers(message: ToProcess): void;
   /** What any process says. */
   said(child: TaskWorkerChild, id: number, message: FromTaskWorker, told: ChildTold): void;
-  ended(child: TaskWorkerChild): void;
   log(line: string): void;
 }
 
@@ -58,7 +57,7 @@ export class TaskWorkers {
   readonly #pulse: Heartbeat<TaskWorkerChild, TaskWorkerCounts>;
   readonly #memoryLimit: MemoryLimit<TaskWorkerChild>;
   /** Those that have said hello. */
-  readonly #listening = new Set<TaskWorkerChild>();
+  readonly #listening = new WeakSet<TaskWorkerChild>();
   #isStopping = false;
 
   constructor(config: TaskWorkersConfig) {
@@ -101,6 +100,11 @@ export class TaskWorkers {
 
   kill(): void {
     this.#pool.kill();
+  }
+
+  /** Every process that has not ended. */
+  get members(): readonly Member<TaskWorkerChild>[] {
+    return this.#pool.members;
   }
 
   /** Tells a process that has just said hello where the task workers are. */
@@ -152,17 +156,15 @@ export class TaskWorkers {
   }
 
   #ended(child: TaskWorkerChild): void {
-    this.#listening.delete(child);
     this.#tellAll([], [], [child.pid]);
     remove(deadlinePath(this.#config.runDirectory, child.pid), this.#config.log);
-    this.#config.ended(child);
   }
 
   #tellAll(used: readonly TaskWorkerAddress[], retired: readonly number[], gone: readonly number[]): void {
     const message = { type: "taskWorkers", used, retired, gone } as const;
     this.client.employ(used, retired, gone);
     this.#config.tellWorkers(message);
-    for (const child of this.#listening) child.send(message);
+    for (const { child } of this.members) if (this.#listening.has(child)) child.send(message);
   }
 
   #check(child: TaskWorkerChild, counts: TaskWorkerCounts | null): void {

@@ -108,7 +108,7 @@ describe("a row", () => {
 });
 
 test("a row has its time whatever the system's clock is set to", async () => {
-  const sharing = new Sharing();
+  const sharing = new Sharing(() => []);
   const schema = { rows: 1, columns: { n: "integer" } } as const;
   await sharing.operate({ table: "t", type: "declare", schema });
   await sharing.operate({ table: "t", type: "set", key: "k", values: { n: 1 }, ttl: 60_000 });
