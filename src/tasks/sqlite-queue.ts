@@ -214,17 +214,19 @@ export class SqliteQueue implements TaskQueue {
     const operations = this.#operations;
     this.#operations = [];
     if (operations.length === 0 || this.#isClosed) return;
-    if (this.#commit(operations) || operations.length === 1) return;
+    if (this.#commit(operations)) return;
     // One of them may be the cause, and is no reason to refuse the others.
     for (const operation of operations) this.#commit([operation]);
   }
 
-  /** @returns false where it failed: nobody was told then, but of one by itself */
+  /** @returns false where one of several failed: nobody was told then */
   #commit(operations: readonly Operation[]): boolean {
     this.#room = null;
+    let hasBegun = false;
     try {
       this.#flushNext(operations.some(({ isFlushed }) => isFlushed));
       this.#database.exec("BEGIN IMMEDIATE");
+      hasBegun = true;
       const before = this.#failing === "" ? 0 : this.#changes();
       const values = operations.map((operation) => operation.run());
       this.#database.exec("COMMIT");
@@ -241,11 +243,12 @@ export class SqliteQueue implements TaskQueue {
       return true;
     } catch (error) {
       if (this.#database.isTransaction) this.#database.exec("ROLLBACK");
-      if (operations.length > 1) return false;
+      // Where it could not begin, none of them is the cause, and each by itself would wait for the lock as long again.
+      if (hasBegun && operations.length > 1) return false;
       const failure = failureOf(this.#path, error);
       this.#tell(failure);
-      operations[0]?.failed(failure);
-      return false;
+      for (const operation of operations) operation.failed(failure);
+      return true;
     }
   }
 

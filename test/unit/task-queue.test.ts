@@ -1,5 +1,5 @@
 /** What every queue of tasks promises, and what one in a file does beyond that. */
-import { afterEach, describe, expect, setSystemTime, test } from "bun:test";
+import { afterEach, describe, expect, setSystemTime, spyOn, test } from "bun:test";
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -194,6 +194,24 @@ describe("a queue in SQLite", () => {
     expect(adds.map(({ status }) => status)).toEqual(["fulfilled", "rejected", "fulfilled"]);
     expect((adds[1] as PromiseRejectedResult).reason.message).toStartWith(`the task queue ${path} fails: `);
     expect(dataOf(await queue.claim(5))).toEqual([1, 2]);
+  });
+
+  test("what is asked together waits together for somebody who has the file locked, and is refused together", async () => {
+    const queue = await openQueue();
+    const exec = spyOn(DatabaseSync.prototype, "exec");
+    try {
+      exec.mockImplementation((sql) => {
+        if (sql.startsWith("BEGIN")) throw new Error("database is locked");
+      });
+      const adds = await Promise.allSettled([1, 2, 3].map((data) => queue.add(task(data))));
+      expect(adds.map(({ status }) => status)).toEqual(["rejected", "rejected", "rejected"]);
+      expect(exec.mock.calls.filter(([sql]) => sql.startsWith("BEGIN")).length).toBe(1);
+    } finally {
+      exec.mockRestore();
+    }
+    expect(log).toEqual([`the task queue ${path} fails: database is locked`]);
+    await queue.add(task("again"));
+    expect(dataOf(await queue.claim(5))).toEqual(["again"]);
   });
 
   test("a task that is added again is one task", async () => {
