@@ -3,10 +3,11 @@
  * claimed or done is written, so that it outlives every process, but is not flushed: after a power failure the last of it may
  * be gone, and a task that was done runs again. All that is asked in one turn of the event loop is one transaction.
  */
+import { realpathSync, statSync } from "node:fs";
 import type { DatabaseSync } from "node:sqlite";
 import { pack } from "../clone/parts.ts";
 import { Claimant, claimantsOf, DeadClaimant } from "./claimant.ts";
-import { type TaskError, TaskQueueFullError } from "./errors.ts";
+import { TaskError, TaskQueueFullError } from "./errors.ts";
 import type { Outcome, QueuedTask, Standing, TaskQueue, TaskQueueEvents } from "./queue.ts";
 import { failureOf, openQueueFile } from "./queue-file.ts";
 import {
@@ -44,7 +45,9 @@ export interface SqliteQueueOptions {
 
 export class SqliteQueue implements TaskQueue {
   readonly isDurable = true;
+  /** Of the file itself, whatever links lead there. */
   readonly #path: string;
+  readonly #inode: number;
   readonly #maxQueue: number;
   readonly #events: TaskQueueEvents;
   readonly #database: DatabaseSync;
@@ -60,6 +63,7 @@ export class SqliteQueue implements TaskQueue {
   #room: number | null = null;
   #waiting = 0;
   #failing = "";
+  #isMissing = false;
   #isClosed = false;
 
   /**
@@ -69,7 +73,9 @@ export class SqliteQueue implements TaskQueue {
   static async open(options: SqliteQueueOptions, events: TaskQueueEvents): Promise<SqliteQueue> {
     const database = await openQueueFile(options.path);
     try {
-      return new SqliteQueue(options, database, Claimant.take(options.path), events);
+      // Who shares it may know it by another name: where the file itself is, each finds what the others have claimed.
+      const path = realpathSync(options.path);
+      return new SqliteQueue({ ...options, path }, database, Claimant.take(path), events);
     } catch (error) {
       database.close();
       throw failureOf(options.path, error);
@@ -83,6 +89,7 @@ export class SqliteQueue implements TaskQueue {
     events: TaskQueueEvents,
   ) {
     this.#path = path;
+    this.#inode = statSync(path).ino;
     this.#maxQueue = maxQueue;
     this.#events = events;
     this.#database = database;
@@ -103,7 +110,11 @@ export class SqliteQueue implements TaskQueue {
 
   add({ id, isAwaited, timeout, attempt, attempts, data }: QueuedTask): Promise<void> {
     return this.#ask(true, () => {
-      this.#room ??= this.#maxQueue - (this.#statements.count.get() as { count: number }).count;
+      if (this.#room === null) {
+        // What is written to a file without a name is on no disk when the last process has closed it.
+        if (!this.#isInPlace()) return failureOf(this.#path, new Error("it was removed or replaced"));
+        this.#room = this.#maxQueue - (this.#statements.count.get() as { count: number }).count;
+      }
       if (this.#room <= 0) {
         return new TaskQueueFullError(`${this.#maxQueue} tasks wait already (tasks.maxQueue)`);
       }
@@ -237,7 +248,7 @@ export class SqliteQueue implements TaskQueue {
       }
       for (const [index, operation] of operations.entries()) {
         const value = values[index];
-        if (value instanceof TaskQueueFullError) operation.failed(value);
+        if (value instanceof TaskError) operation.failed(value);
         else operation.done(value);
       }
       return true;
@@ -273,10 +284,8 @@ export class SqliteQueue implements TaskQueue {
   #lookAround(): void {
     for (const operation of this.#overdue.splice(0)) this.#push(operation);
     try {
-      for (const id of this.#otherClaimants()) {
-        const dead = DeadClaimant.find(this.#path, id);
-        if (dead !== null) void this.#release(dead);
-      }
+      // The files of those that live may be gone as well.
+      if (this.#isInPlace()) this.#buryTheDead();
       const untold = this.#statements.untold.all({ before: Date.now() - LOOK_INTERVAL }) as { id: string }[];
       if (untold.length > 0) this.#events.untold(untold.map(({ id }) => id));
       const before = { before: Date.now() - OUTCOME_KEPT };
@@ -288,6 +297,26 @@ export class SqliteQueue implements TaskQueue {
       if (isThere(this.#statements.isDue.get({ now: Date.now() }))) this.#events.available();
     } catch (error) {
       this.#tell(failureOf(this.#path, error));
+    }
+  }
+
+  /** Its name leads to it. Whoever opens it from now on finds another one, or none. */
+  #isInPlace(): boolean {
+    const there = statSync(this.#path, { throwIfNoEntry: false });
+    const isMissing = there?.ino !== this.#inode;
+    if (isMissing && !this.#isMissing) {
+      this.#events.log(
+        `the task queue ${this.#path} was removed or replaced while it was in use: it takes no more tasks, and those that it has are lost when this process ends before they are done`,
+      );
+    }
+    this.#isMissing = isMissing;
+    return !isMissing;
+  }
+
+  #buryTheDead(): void {
+    for (const id of this.#otherClaimants()) {
+      const dead = DeadClaimant.find(this.#path, id);
+      if (dead !== null) void this.#release(dead);
     }
   }
 

@@ -1,6 +1,15 @@
 /** What every queue of tasks promises, and what one in a file does beyond that. */
 import { afterEach, describe, expect, setSystemTime, spyOn, test } from "bun:test";
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
@@ -212,6 +221,39 @@ describe("a queue in SQLite", () => {
     expect(log).toEqual([`the task queue ${path} fails: database is locked`]);
     await queue.add(task("again"));
     expect(dataOf(await queue.claim(5))).toEqual(["again"]);
+  });
+
+  test("by another name it is the same: what a live process has is its own", async () => {
+    const queue = await openQueue();
+    await queue.add(task("claimed"));
+    await queue.claim(1);
+    mkdirSync(join(directory, "other"));
+    symlinkSync(path, join(directory, "other", "link.db"));
+    const other = await openQueue(join(directory, "other", "link.db"));
+    await other.add(task("waits"));
+    expect(dataOf(await other.claim(5))).toEqual(["waits"]);
+  });
+
+  test("once the file was replaced, or removed, nothing more is taken, the log says so, and what waits is run", async () => {
+    const queue = await openQueue();
+    const other = await openQueue();
+    for (const data of [1, 2]) await queue.add(task(data));
+    await other.claim(1);
+    writeFileSync(join(directory, "new.db"), "");
+    for (const change of [() => renameSync(join(directory, "new.db"), path), () => rmSync(path)]) {
+      change();
+      const error = await failureOf("a refusal", 5000, queue.add(task("lost")));
+      expect(error).toBeInstanceOf(TaskError);
+      expect(error.message).toBe(`the task queue ${path} fails: it was removed or replaced`);
+    }
+    for (const name of readdirSync(directory)) if (name.includes("claimant")) rmSync(join(directory, name));
+    // Who is alive cannot be seen any more, and nobody is taken for dead.
+    const before = available;
+    await until("a look around of each", 5000, () => available > before + 1);
+    expect(dataOf(await queue.claim(5))).toEqual([2]);
+    expect(log).toEqual(
+      Array(2).fill(expect.stringContaining(`the task queue ${path} was removed or replaced`)),
+    );
   });
 
   test("a task that is added again is one task", async () => {
