@@ -27,6 +27,7 @@ CREATE TABLE task (
   attempt  INTEGER NOT NULL,
   attempts INTEGER NOT NULL,
   claimant TEXT,
+  -- of one that waits: when it failed last, if its next attempt has to wait
   ended    INTEGER,
   ok       INTEGER,
   error    TEXT,

@@ -11,7 +11,7 @@ const SQL = {
   isDue: "SELECT EXISTS (SELECT 1 FROM task WHERE state = 'queued' AND due <= :now) AS found",
   add: `INSERT INTO task (id, state, due, awaited, timeout, attempt, attempts, data)
     VALUES (:id, 'queued', :now, :awaited, :timeout, :attempt, :attempts, :data) ON CONFLICT (id) DO NOTHING`,
-  claim: `UPDATE task SET state = 'running', claimant = :claimant, attempt = attempt + 1
+  claim: `UPDATE task SET state = 'running', claimant = :claimant, attempt = attempt + 1, ended = NULL
     WHERE seq IN (SELECT seq FROM task WHERE state = 'queued' AND due <= :now ORDER BY due, seq LIMIT :limit)
     RETURNING seq, due, id, awaited, timeout, attempt, attempts, data`,
   remove: "DELETE FROM task WHERE id = :id AND claimant = :claimant",
@@ -19,8 +19,10 @@ const SQL = {
     WHERE id = :id AND claimant = :claimant`,
   fail: `UPDATE task SET state = 'failed', claimant = NULL, ended = :now, error = :error
     WHERE id = :id AND claimant = :claimant`,
-  retry:
-    "UPDATE task SET state = 'queued', claimant = NULL, due = :due WHERE id = :id AND claimant = :claimant",
+  retry: `UPDATE task SET state = 'queued', claimant = NULL, due = :due, ended = :now
+    WHERE id = :id AND claimant = :claimant`,
+  hasten: `UPDATE task SET due = :now
+    WHERE state = 'queued' AND due > :now AND (ended IS NULL OR ended > :now)`,
   withdraw: "DELETE FROM task WHERE id = :id AND state = 'queued'",
   find: "SELECT state, ok, outcome FROM task WHERE id = :id",
   received: "DELETE FROM task WHERE id = :id AND state = 'finished'",

@@ -64,6 +64,8 @@ export class SqliteQueue implements TaskQueue {
   #waiting = 0;
   #failing = "";
   #isMissing = false;
+  /** By the system's clock; at first the clock may have been set while nobody looked. */
+  #lastLook = Number.POSITIVE_INFINITY;
   #isClosed = false;
 
   /**
@@ -153,7 +155,8 @@ export class SqliteQueue implements TaskQueue {
 
   async retry({ id }: QueuedTask, delay: number): Promise<void> {
     await this.#settle(() => {
-      this.#statements.retry.run({ id, claimant: this.#claimant.id, due: Date.now() + delay });
+      const now = Date.now();
+      this.#statements.retry.run({ id, claimant: this.#claimant.id, now, due: now + delay });
     });
     setTimeout(() => {
       if (!this.#isClosed) this.#events.available();
@@ -288,6 +291,7 @@ export class SqliteQueue implements TaskQueue {
       if (this.#isInPlace()) this.#buryTheDead();
       const untold = this.#statements.untold.all({ before: Date.now() - LOOK_INTERVAL }) as { id: string }[];
       if (untold.length > 0) this.#events.untold(untold.map(({ id }) => id));
+      this.#hasten();
       const before = { before: Date.now() - OUTCOME_KEPT };
       // Asked first: what only reads waits for nobody.
       if (isThere(this.#statements.isForgotten.get(before))) {
@@ -311,6 +315,13 @@ export class SqliteQueue implements TaskQueue {
     }
     this.#isMissing = isMissing;
     return !isMissing;
+  }
+
+  /** Where the clock was set back, what was to be run at once would wait until it is as late again. */
+  #hasten(): void {
+    const now = Date.now();
+    if (now < this.#lastLook) this.#statements.hasten.run({ now });
+    this.#lastLook = now;
   }
 
   #buryTheDead(): void {

@@ -366,6 +366,38 @@ describe("a queue in SQLite", () => {
     expect(rows).toEqual([{ state: "failed", error: expect.stringContaining("it never works") }]);
   });
 
+  test("a clock that is set back delays nothing, and brings no retry forward that it has not moved", async () => {
+    const hour = 3_600_000;
+    const now = Date.now();
+    const queue = await openQueue();
+    const tryLater = async (data: unknown, delay = 3 * hour) => {
+      await queue.add(task(data));
+      const [one] = await queue.claim(1);
+      await queue.retry(one as QueuedTask, delay);
+    };
+    try {
+      setSystemTime(now - 2 * hour);
+      await tryLater("tried before");
+      await tryLater("let go", 0);
+      setSystemTime(now);
+      // One has seen this time for certain.
+      const [leaving] = [await openQueue(), await openQueue()];
+      await leaving.claim(1);
+      await tryLater("tried");
+      await leaving.close();
+      await queue.add(task("new"));
+      setSystemTime(now - hour);
+      let found: readonly QueuedTask[] = [];
+      await until("what has to wait no more", 5000, async () => {
+        found = await queue.claim(5);
+        return found.length > 0;
+      });
+      expect(dataOf(found)).toEqual(["let go", "tried", "new"]);
+    } finally {
+      setSystemTime();
+    }
+  });
+
   test("a retry is due after its delay, and not before", async () => {
     const queue = await openQueue();
     await queue.add(task("later"));
