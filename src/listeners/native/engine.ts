@@ -65,9 +65,9 @@ export class NativeEngine {
         if (seen?.sees(exchange.remoteAddress, exchange.remotePort, exchange.receivedAt) === false) {
           host.turnAway(exchange);
         } else {
-          const known = exchange.bodyKnown();
-          if (known === null) host.accept(exchange);
-          else known.then(() => host.accept(exchange));
+          const answerable = exchange.answerable();
+          if (answerable === null) host.accept(exchange);
+          else answerable.then(() => host.accept(exchange));
         }
         return exchange.answered();
       },

@@ -127,14 +127,19 @@ export class NativeExchange implements Exchange, Sink {
   /**
    * The engine has a body for each request whose method allows one. Where none is announced it is soon known whether there is one:
    * with what seems to be one, but for its length, Fastify answers DELETE with 415.
-   * @returns null where it is known already
+   *
+   * A client that waits to be told to send its body is told by the engine itself, before the callback: a response that comes in the
+   * same turn is lost now and then, and the stream reset.
+   * @returns null where the request may be answered at once
    */
-  bodyKnown(): Promise<void> | null {
-    const { body } = this;
-    if (!(body instanceof NativeBody) || body.length !== undefined) return null;
-    return body.isNone().then((isNone) => {
+  answerable(): Promise<unknown> | null {
+    const { body, fields } = this;
+    const turn = fieldValue(fields, "expect") === undefined ? null : new Promise(setImmediate);
+    if (!(body instanceof NativeBody) || body.length !== undefined) return turn;
+    const known = body.isNone().then((isNone) => {
       if (isNone) this.body = null;
     });
+    return turn === null ? known : Promise.all([known, turn]);
   }
 
   /**
