@@ -265,7 +265,7 @@ const RULES: readonly Rule[] = [
     request({ fields: [["a", " b"]] }),
     {
       native: { outcome: "answered 200", why: "the engine takes blanks away" },
-      "HTTP/2": { outcome: "answered 200", why: "node:http2 takes blanks away" },
+      "HTTP/2": { outcome: "answered 200", why: "node:http2 leaves the field out" },
     },
   ),
   malformed("§4.2: connection is malformed", request({ fields: [["connection", "close"]] }), NATIVE_400),
