@@ -113,7 +113,7 @@ export function notModifiedHead(request: RequestHead, head: ResponseHead): Respo
   if (head.verbatim) return head;
   const tag = fieldValue(head.fields, "etag");
   if (tag === undefined || !STRONG_TAG.test(tag)) return head;
-  if (!(fieldValue(request.fields, "if-none-match") ?? "").includes(weakened(tag))) return head;
+  if (!(listValue(request.fields, "if-none-match") ?? "").includes(weakened(tag))) return head;
   const { status, fields } = variedHead(head);
   return {
     status,

@@ -1,7 +1,7 @@
 /** Range requests (RFC 9110 §14) as pure functions. */
 import type { Fields } from "../exchange.ts";
 import { rangeApplies, type Validators } from "./conditional.ts";
-import { fieldValue } from "./fields.ts";
+import { listValue } from "./fields.ts";
 
 /** Bytes of a representation: `length` of them from `offset` on; at least one. */
 export interface ByteRange {
@@ -36,7 +36,7 @@ export function requestedRanges(
   size: number,
   now: number,
 ): RangeOutcome {
-  const value = method === "GET" ? fieldValue(fields, "range") : undefined;
+  const value = method === "GET" ? listValue(fields, "range") : undefined;
   if (value === undefined || !rangeApplies(fields, validators(), now / 1000)) return null;
   return parseRanges(value, size);
 }

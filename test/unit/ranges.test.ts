@@ -1,7 +1,7 @@
 /** Range fields as a pure function: RFC 9110 §14. */
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { contentRange, MAX_RANGES, parseRanges } from "../../src/http/ranges.ts";
+import { contentRange, MAX_RANGES, parseRanges, requestedRanges } from "../../src/http/ranges.ts";
 
 const SIZE = 10_000;
 
@@ -44,6 +44,11 @@ describe("what is refused", () => {
   }
 
   test("any range of nothing", () => expect(parseRanges("bytes=0-", 0)).toBe("not satisfiable"));
+});
+
+test("as many as there may be", () => {
+  const value = `bytes=${Array.from({ length: MAX_RANGES }, () => "0-0").join(",")}`;
+  expect(parseRanges(value, SIZE)).toEqual([{ offset: 0, length: 1 }]);
 });
 
 test("an unknown unit is ignored", () => expect(parseRanges("lines=1-5", SIZE)).toBeNull());
@@ -103,4 +108,30 @@ test("no text makes it throw", () => {
 test("Content-Range", () => {
   expect(contentRange({ offset: 5, length: 10 }, 100)).toBe("bytes 5-14/100");
   expect(contentRange(null, 100)).toBe("bytes */100");
+});
+
+describe("what a request asks for", () => {
+  const NOW = 1_000_000;
+  const validators = { etag: '"a"', lastModified: NOW - 1 };
+  const asks = (fields: readonly string[], method = "GET") =>
+    requestedRanges({ method, fields }, () => validators, SIZE, NOW * 1000);
+  const first = [{ offset: 0, length: 1 }];
+
+  test("the range of a GET, and of no other method (RFC 9110 §14.2)", () => {
+    expect(asks(["range", "bytes=0-0"])).toEqual(first);
+    for (const method of ["HEAD", "POST"]) expect(asks(["range", "bytes=0-0"], method)).toBeNull();
+    expect(asks([])).toBeNull();
+  });
+
+  test("with If-Range only where that is the representation's (RFC 9110 §13.1.5)", () => {
+    const under = (value: string) => asks(["range", "bytes=0-0", "if-range", value]);
+    expect(under('"a"')).toEqual(first);
+    expect(under('"b"')).toBeNull();
+    expect(under(new Date((NOW - 1) * 1000).toUTCString())).toEqual(first);
+  });
+
+  // The native HTTP/3 engine joins them, and every protocol is to answer the same.
+  test("two lines are no range", () => {
+    expect(asks(["range", "bytes=0-0", "range", "bytes=1-1"])).toBe("not satisfiable");
+  });
 });
