@@ -43,7 +43,11 @@ const cases: [rule: string, fields: Record<string, string | string[]>, expected:
     { "x-forwarded-for": ["1.1.1.1", "2.2.2.2,10.1.1.1"] },
     { remoteAddress: "2.2.2.2" },
   ],
-  ["a port is told", { "x-forwarded-for": "2.2.2.2:81" }, { remoteAddress: "2.2.2.2", remotePort: 81 }],
+  [
+    "a port is told",
+    { "x-forwarded-for": "2.2.2.2:65535" },
+    { remoteAddress: "2.2.2.2", remotePort: 65_535 },
+  ],
   [
     "what is no port makes no address",
     { "x-forwarded-for": "2.2.2.2:65536, 10.0.0.1" },
@@ -88,6 +92,8 @@ const cases: [rule: string, fields: Record<string, string | string[]>, expected:
     { "x-forwarded-proto": "HTTP", "x-forwarded-host": "[2001:db8::1]:8443" },
     { remoteAddress: "127.0.0.1", remotePort: 4711, scheme: "http", authority: "[2001:db8::1]:8443" },
   ],
+  ["scheme alone", { "x-forwarded-proto": "http" }, { scheme: "http" }],
+  ["host alone", { "x-forwarded-host": "b.org" }, { authority: "b.org" }],
   [
     "Forwarded, with all its parameters (RFC 7239 §4)",
     { forwarded: 'for=1.1.1.1, For="[2001:db8::1]:4712";Proto=http;by=_x;host="b.org", for=10.0.0.1' },
@@ -97,6 +103,16 @@ const cases: [rule: string, fields: Record<string, string | string[]>, expected:
     "a name of the proxy's own (RFC 7239 §6.3) ends the walk",
     { forwarded: "for=1.1.1.1, for=_hidden, for=10.0.0.1" },
     { remoteAddress: "10.0.0.1" },
+  ],
+  [
+    "what an element of Forwarded does not say, no other says for it",
+    { forwarded: "for=1.1.1.1;proto=http;host=evil.org, for=2.2.2.2" },
+    { remoteAddress: "2.2.2.2" },
+  ],
+  [
+    "no other field is taken for Forwarded",
+    { forwarded: "for=2.2.2.2", cookie: "for=6.6.6.6" },
+    { remoteAddress: "2.2.2.2" },
   ],
   ["a malformed Forwarded is ignored", { forwarded: 'for=1.1.1.1;, for="2.2.2.2' }, {}],
   [
