@@ -18,14 +18,18 @@ test("what a machine that stood still has taken is told, and nothing is checked 
   const told: string[] = [];
   const { promise, resolve } = Promise.withResolvers<void>();
   let stood = 0;
+  let from = 0;
   checkRegularly(
     200,
     () => {
       told.push("check");
-      if (told.length === 1) Bun.sleepSync(150);
-      else resolve();
+      if (told.length > 1) return resolve();
+      from = performance.now();
+      Bun.sleepSync(150);
     },
     (milliseconds) => {
+      // A machine that does other work may stand still before, and again.
+      if (told.length !== 1) return;
       stood = milliseconds;
       told.push("stood still");
     },
@@ -33,5 +37,5 @@ test("what a machine that stood still has taken is told, and nothing is checked 
   await promise;
   expect(told).toEqual(["check", "stood still", "check"]);
   expect(stood).toBeGreaterThan(100);
-  expect(stood).toBeLessThan(500);
+  expect(stood).toBeLessThan(performance.now() - from);
 });
