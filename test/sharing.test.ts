@@ -100,6 +100,20 @@ describe("a broadcast", () => {
     );
   });
 
+  test("does not wait in the manager for ever: a process that takes none is ended when there is too much", async () => {
+    await using client = await HTTP2.open(shared.server);
+    const pids = await pidsOf(client);
+    const sender = Number(await post(client, "/broadcast-much", pids));
+    const ended =
+      / worker \d \((\d+)\) has stopped answering, and (\d+) bytes of messages wait for it: it is killed$/gm;
+    const told = () => [...shared.server.stderr.matchAll(ended)];
+    await until("their ends", 20_000, () => told().length === 2);
+    expect(new Set([sender, ...told().map(([, pid]) => Number(pid))])).toEqual(new Set(pids));
+    for (const [, , bytes] of told()) expect(Number(bytes)).toBeGreaterThan(64 * 1024 * 1024);
+    await until("those in their place", 10_000, async () => (await pidsOf(client)).length === 3);
+    expect((await pidsOf(client)).filter((pid) => pids.includes(pid))).toEqual([sender]);
+  });
+
   test("whose listener fails is in the log, and the others hear it", async () => {
     await using client = await HTTP2.open(shared.server);
     const pids = await pidsOf(client);

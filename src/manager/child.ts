@@ -1,5 +1,6 @@
 /** One process under the manager: what it was told, what it said, and how it ended. */
 import { type ChildProcess, fork } from "node:child_process";
+import { now } from "../clock.ts";
 import {
   type FromReactor,
   type FromWorker,
@@ -47,6 +48,10 @@ export class Child<To extends Said, From extends Said, Stats> {
   readonly #process: ChildProcess;
   readonly #calls = new Map<number, (stats: Stats | null) => void>();
   #lastCall = 0;
+  /** Bytes that it was sent and has not taken. */
+  #untaken = 0;
+  /** When it took something last, or had everything, milliseconds since the Unix epoch. */
+  #tookAt = 0;
   #alive = true;
 
   constructor(spec: ChildSpec, events: ChildEvents<From, Stats>) {
@@ -81,9 +86,21 @@ export class Child<To extends Said, From extends Said, Stats> {
     return this.#alive;
   }
 
-  send(message: To): void {
+  /** Bytes of messages that wait for it, where it has taken none for so many milliseconds; else 0. */
+  waitingFor(milliseconds: number): number {
+    return now() - this.#tookAt > milliseconds ? this.#untaken : 0;
+  }
+
+  /** @param bytes of a message that may be large, or one of many */
+  send(message: To, bytes = 0): void {
     // A process that has just died can be told nothing, and its exit is told to the manager.
-    if (this.#alive && this.#process.connected) this.#process.send(message, () => {});
+    if (!this.#alive || !this.#process.connected) return;
+    if (this.#untaken === 0) this.#tookAt = now();
+    this.#untaken += bytes;
+    this.#process.send(message, () => {
+      this.#untaken -= bytes;
+      this.#tookAt = now();
+    });
   }
 
   kill(signal: "SIGKILL"): void {

@@ -36,7 +36,7 @@ import { environmentOf, IDENTITY_VARIABLE } from "./privileges.ts";
 import { ReloadError } from "./reload-error.ts";
 import { Scaler } from "./scaler.ts";
 import { briefly, listenerStats, reactorStats, STATS_TIMEOUT, workerStats } from "./server-stats.ts";
-import { type Participant, Sharing } from "./sharing.ts";
+import { floodOf, type Participant, Sharing } from "./sharing.ts";
 import { checkPortIsFree, checkRuntime, checkSocketPath } from "./start-checks.ts";
 import { SHUT_DOWN, StartError } from "./start-error.ts";
 import { type TaskWorkerChild, TaskWorkers } from "./task-workers.ts";
@@ -560,7 +560,9 @@ export class Manager implements ServerAccess {
     const { requestTimeout } = this.#config.options;
     if (!child.alive || this.#isStopping) return;
     if (counts === null) {
-      if (requestTimeout > 0) this.#kill(child.pid, "has stopped answering");
+      const reason = floodOf(child);
+      if (reason !== null) this.#kill(child.pid, reason);
+      else if (requestTimeout > 0) this.#kill(child.pid, "has stopped answering");
       else this.#tellStuck(child);
       return;
     }

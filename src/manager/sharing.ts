@@ -1,6 +1,6 @@
 /** What processes of a server share through the manager: messages to all of them, and tables. */
 import { now } from "../clock.ts";
-import type { Parts } from "../clone/parts.ts";
+import { type Parts, sizeOf } from "../clone/parts.ts";
 import type { TableOperation } from "../sharing/operation.ts";
 import { TableError } from "../sharing/table-error.ts";
 import { TableStore } from "../sharing/table-store.ts";
@@ -8,9 +8,24 @@ import type { FromProcess, MessageSender, ToProcess } from "./messages.ts";
 
 type SharingMessage = Extract<FromProcess, { type: "broadcast" | "table" }>;
 
+/** Bytes that a message takes in the manager beside its own, as long as it is not sent: measured. */
+const MESSAGE_OVERHEAD = 512;
+/** Bytes of messages that may wait in the manager for a process that takes none of them for so many milliseconds. */
+const MAX_WAITING_BYTES = 64 * 1024 * 1024;
+const SILENT_FOR = 1000;
+
 /** A process that takes part. */
 export interface Participant {
-  send(message: ToProcess): void;
+  /** @param bytes of a message that may be large */
+  send(message: ToProcess, bytes?: number): void;
+}
+
+/** Why a process that does not answer is to be ended though it may take its time; null where it is not. */
+export function floodOf(process: { waitingFor(milliseconds: number): number }): string | null {
+  const bytes = process.waitingFor(SILENT_FOR);
+  return bytes > MAX_WAITING_BYTES
+    ? `has stopped answering, and ${bytes} bytes of messages wait for it`
+    : null;
 }
 
 export class Sharing {
@@ -34,8 +49,9 @@ export class Sharing {
   }
 
   broadcast(parts: Parts, from: MessageSender): void {
+    const bytes = sizeOf(parts) + MESSAGE_OVERHEAD;
     for (const process of this.#processes()) {
-      if (this.has(process)) process.send({ type: "message", from, parts });
+      if (this.has(process)) process.send({ type: "message", from, parts }, bytes);
     }
   }
 

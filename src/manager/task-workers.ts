@@ -18,6 +18,7 @@ import type {
   ToTaskWorker,
 } from "./messages.ts";
 import { type ChildTold, type Member, Pool } from "./pool.ts";
+import { floodOf } from "./sharing.ts";
 
 export type TaskWorkerChild = Child<ToTaskWorker, FromTaskWorker, TaskWorkerCounts>;
 
@@ -170,8 +171,10 @@ export class TaskWorkers {
   #check(child: TaskWorkerChild, counts: TaskWorkerCounts | null): void {
     if (!child.alive || this.#isStopping) return;
     if (counts === null) {
+      const flood = floodOf(child);
       // One that computes, and may, is left alone.
-      if (timeLeft(this.#config.runDirectory, child.pid) < 0) this.#kill(child);
+      const isLate = timeLeft(this.#config.runDirectory, child.pid) < 0;
+      if (isLate || flood !== null) this.#kill(child, flood ?? "has stopped answering");
       return;
     }
     const slot = this.#pool.slotOf(child);
@@ -179,9 +182,9 @@ export class TaskWorkers {
     if (reason) this.#recycle(child, reason);
   }
 
-  #kill(child: TaskWorkerChild): void {
+  #kill(child: TaskWorkerChild, reason: string): void {
     const member = this.#pool.members.find((one) => one.child === child);
-    this.#config.log(`task worker ${member?.slot.id} (${child.pid}) has stopped answering: it is killed`);
+    this.#config.log(`task worker ${member?.slot.id} (${child.pid}) ${reason}: it is killed`);
     child.kill("SIGKILL");
   }
 
