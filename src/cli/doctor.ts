@@ -9,7 +9,7 @@ import { ControlError } from "../manager/control-client.ts";
 import { runDirectoryFault, usualRunDirectories } from "../manager/run-directory.ts";
 import { checkAddress, OptionError, resolveOptions, type ServerOptions } from "../options.ts";
 import { DEFAULT_COLUMNS, hostFlag, numberOf, portFlag } from "./flags.ts";
-import { connectTo } from "./running-server.ts";
+import { ANSWER_TIMEOUT, connectTo } from "./running-server.ts";
 
 interface DoctorFlags {
   readonly host: string;
@@ -20,8 +20,6 @@ interface DoctorFlags {
   readonly http3?: string;
 }
 
-/** Milliseconds. */
-const ANSWER_TIMEOUT = 10_000;
 const LEVEL_WIDTH = "warning".length;
 
 export function doctorCommand(): Command {

@@ -1,6 +1,6 @@
 /** `tercet reload`: has a running server load its code anew, and says how it went. */
 import { Command } from "commander";
-import { connectTo, type ServerFlags, withServerFlags } from "./running-server.ts";
+import { ANSWER_TIMEOUT, connectTo, type ServerFlags, withServerFlags } from "./running-server.ts";
 
 export function reloadCommand(): Command {
   return withServerFlags(new Command("reload"))
@@ -12,6 +12,8 @@ export function reloadCommand(): Command {
 
 async function reload(flags: ServerFlags): Promise<void> {
   using client = await connectTo(flags);
+  // A manager that stands still would be waited for without end.
+  await client.ask("status", ANSWER_TIMEOUT);
   const began = performance.now();
   // How long it may take is the server's `reloadTimeout`.
   await client.ask("reload", 0);

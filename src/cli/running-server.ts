@@ -7,6 +7,12 @@ import { controlSocketIn, knownRunDirectories, usualRunDirectories } from "../ma
 import { checkAddress, OptionError } from "../options.ts";
 import { numberOf, portFlag } from "./flags.ts";
 
+/**
+ * Milliseconds within which a server answers that is well: a process that does not answer its manager within a second is
+ * told of as silent.
+ */
+export const ANSWER_TIMEOUT = 10_000;
+
 export interface ServerFlags {
   readonly port: string;
   readonly runDir?: string;

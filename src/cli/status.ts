@@ -4,7 +4,7 @@ import { Command } from "commander";
 import type { ServerStatus } from "../manager/control.ts";
 import type { ControlClient } from "../manager/control-client.ts";
 import { DEFAULT_COLUMNS } from "./flags.ts";
-import { connectTo, type ServerFlags, withServerFlags } from "./running-server.ts";
+import { ANSWER_TIMEOUT, connectTo, type ServerFlags, withServerFlags } from "./running-server.ts";
 import { statusLines } from "./status-table.ts";
 
 interface StatusFlags extends ServerFlags {
@@ -12,8 +12,7 @@ interface StatusFlags extends ServerFlags {
   readonly watch?: true;
 }
 
-/** Milliseconds. A process that does not answer its manager within a second is told of as silent. */
-const ANSWER_TIMEOUT = 10_000;
+/** Milliseconds. */
 const WATCH_INTERVAL = 1000;
 
 /** A screen of its own, without a cursor, so that what was there before comes back (ECMA-48, xterm). */

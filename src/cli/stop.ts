@@ -1,9 +1,6 @@
 /** `tercet stop`: has a running server finish what it has and end, and waits for that. */
 import { Command } from "commander";
-import { connectTo, type ServerFlags, withServerFlags } from "./running-server.ts";
-
-/** Milliseconds in which a server says that it has begun. */
-const ANSWER_TIMEOUT = 10_000;
+import { ANSWER_TIMEOUT, connectTo, type ServerFlags, withServerFlags } from "./running-server.ts";
 
 export function stopCommand(): Command {
   return withServerFlags(new Command("stop"))

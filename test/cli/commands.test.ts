@@ -1,10 +1,11 @@
 /** status, reload and stop, by the control socket: of servers that there are, and that there are not. */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { readdirSync, statSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, statSync, writeFileSync } from "node:fs";
+import { createServer } from "node:net";
 import { constants } from "node:os";
 import { join } from "node:path";
 import { bindTcp } from "../../src/listeners/ports.ts";
-import { runDirectoryIn, tercet } from "../support/cli.ts";
+import { type Outcome, runDirectoryIn, tercet } from "../support/cli.ts";
 import { HTTP2 } from "../support/clients.ts";
 import { ControlConnection } from "../support/control-connection.ts";
 import { inTime, until } from "../support/poll.ts";
@@ -40,8 +41,35 @@ function lineOf(text: string): string {
   return line;
 }
 
+interface Silent {
+  /** What each command has said of it in the end. */
+  readonly outcomes: Promise<readonly Outcome[]>;
+  close(): Promise<void>;
+}
+
+/** Has each command ask a server that takes connections and says nothing, as one that was stopped (SIGSTOP) does. */
+async function askSilent(scratch: Scratch): Promise<Silent> {
+  const directory = scratch.file("silent");
+  mkdirSync(directory, { mode: 0o700 });
+  const listener = createServer(() => {});
+  await new Promise<void>((resolve) => {
+    listener.listen(join(directory, "control.sock"), resolve);
+  });
+  const outcomes = Promise.all(
+    ["status", "reload", "stop"].map((name) => tercet(scratch, [name, "--run-dir", directory])),
+  );
+  return {
+    outcomes,
+    close: async () => {
+      await outcomes.catch(() => {});
+      listener.close();
+    },
+  };
+}
+
 describe("a running server", () => {
   let server: TestServer;
+  let silent: Silent;
   let load: (version: string) => void;
   let directory: string;
   const command = (...args: string[]) => tercet(server.scratch, [...args, "--run-dir", directory]);
@@ -54,8 +82,12 @@ describe("a running server", () => {
   beforeAll(async () => {
     ({ server, load } = await startVersions());
     directory = runDirectoryIn(server.scratch);
+    silent = await askSilent(server.scratch);
   });
-  afterAll(() => server[Symbol.asyncDispose]());
+  afterAll(async () => {
+    await silent.close();
+    await server[Symbol.asyncDispose]();
+  });
 
   test("has a run directory that is its user's alone, and a process id in it", () => {
     expect(statSync(directory).mode & 0o777).toBe(0o700);
@@ -311,6 +343,12 @@ describe("a running server", () => {
     expect(lineOf(second.stderr)).toContain(`run directory ${directory} is running, process ${server.pid};`);
     expect(await textOf(server, "/version")).toBe("3");
     expect((await status()).manager.pid).toBe(server.pid);
+  });
+
+  test("that says nothing for ten seconds is waited for no longer", async () => {
+    const socket = join(server.scratch.file("silent"), "control.sock");
+    const stderr = `tercet: no answer on ${socket} within 10000 ms\n`;
+    expect(await silent.outcomes).toEqual(Array.from({ length: 3 }, () => ({ code: 1, stdout: "", stderr })));
   });
 
   test("stop finishes what is in flight, and returns when all is over", async () => {
