@@ -143,7 +143,7 @@ async function serve(path: string, flags: Flags): Promise<void> {
     console.log(line);
     daemon?.({ pid: process.pid, runDirectory, line });
     // What is not known by its port cannot be guessed.
-    if (daemon === null && flags.port === "0") console.log(`tercet: run directory ${runDirectory}`);
+    if (flags.port === "0") console.log(`tercet: run directory ${runDirectory}`);
   });
   await server.start();
   if (flags.watch) {

@@ -4,7 +4,8 @@ import { existsSync, readFileSync, readlinkSync, statSync, truncateSync, writeFi
 import { join } from "node:path";
 import { Daemons } from "../support/cli.ts";
 import { HTTP2 } from "../support/clients.ts";
-import { until } from "../support/poll.ts";
+import { inTime, until } from "../support/poll.ts";
+import { commandLine, descendantsOf } from "../support/processes.ts";
 import { fixture, ROOT, Scratch, startCli, TestServer } from "../support/server.ts";
 
 // Milliseconds: longer than any deadline in a test and the stop of its server, so that every failure is cleaned up.
@@ -43,6 +44,9 @@ describe("a daemon", () => {
     expect(readFileSync(scratch.file("log"), "utf8")).toContain("tercet: ready on ");
     expect(statSync(scratch.file("log")).mode & 0o777).toBe(0o600);
     expect(readFileSync(scratch.file("pid"), "utf8")).toBe(`${pid}\n`);
+    // A server that its code starts is none.
+    for (const worker of descendantsOf(Number(pid)))
+      expect(readFileSync(`/proc/${worker.pid}/environ`, "latin1")).not.toContain("TERCET_DAEMON");
 
     const again = await daemons.run("serve", fixture("app.ts"), ...flags);
     expect([again.code, again.stdout]).toEqual([1, ""]);
@@ -59,7 +63,9 @@ describe("a daemon", () => {
   test("that fails to start: its command says why in one line, and exits with 1; the log is where it says", async () => {
     await using daemons = await daemonsIn();
     const { scratch } = daemons;
-    writeFileSync(scratch.file("app.ts"), "throw new Error('there is no database');\n");
+    const app =
+      "console.log('tercet: something that is not why'); throw new Error('there is no database');\n";
+    writeFileSync(scratch.file("app.ts"), app);
     // As it is after years: more than could be read.
     writeFileSync(scratch.file("long.log"), "");
     truncateSync(scratch.file("long.log"), 5 * 2 ** 30);
@@ -72,6 +78,30 @@ describe("a daemon", () => {
       );
     }
     expect(readFileSync(scratch.file("state/tercet/0.log"), "utf8")).toContain("there is no database");
+    expect(statSync(scratch.file("state/tercet")).mode & 0o777).toBe(0o700);
+    expect(statSync(scratch.file("long.log")).size).toBeGreaterThan(5 * 2 ** 30);
+    expect(daemons.remaining()).toEqual([]);
+  });
+
+  test("that is given up while it starts ends, too; it is started by what its command was", async () => {
+    await using daemons = await daemonsIn();
+    const { scratch } = daemons;
+    writeFileSync(scratch.file("app.ts"), "console.log('it loads');\nawait new Promise(() => {});\n");
+    const flags = flagsOf(scratch, "--daemon", "--log-file", scratch.file("log"));
+    const cli = [process.execPath, "--smol", join(ROOT, "src/cli/main.ts"), "serve", scratch.file("app.ts")];
+    const command = Bun.spawn([...cli, ...flags], {
+      env: { ...scratch.environment(), ...daemons.environment },
+      stderr: "pipe",
+    });
+    await until("its code", 20_000, () => readFileSync(scratch.file("log"), "utf8").includes("it loads"));
+    const started = descendantsOf(command.pid).map(({ pid }) => commandLine(pid));
+    const ofCommand = started.filter((line) => line.includes("src/cli/main.ts"));
+    expect([ofCommand.length, ofCommand.every((line) => line.includes("--smol"))]).toEqual([2, true]);
+    command.kill("SIGTERM");
+    expect(await inTime("its end", 10_000, command.exited)).toBe(1);
+    expect(await command.stderr.text()).toBe(
+      `tercet: the server ended (exit code 0) before it was ready; its log is ${scratch.file("log")}\n`,
+    );
     expect(daemons.remaining()).toEqual([]);
   });
 

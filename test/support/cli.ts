@@ -47,13 +47,15 @@ export function runDirectoryIn(scratch: Scratch): string {
 export class Daemons implements AsyncDisposable {
   readonly scratch: Scratch;
   readonly #mark = crypto.randomUUID();
+  /** By which they are known. */
+  readonly environment = { [MARKER]: this.#mark };
 
   constructor(scratch: Scratch) {
     this.scratch = scratch;
   }
 
   run(...args: string[]): Promise<Outcome> {
-    return tercet(this.scratch, args, { [MARKER]: this.#mark });
+    return tercet(this.scratch, args, this.environment);
   }
 
   /** Every process that is alive of those that were started. */
