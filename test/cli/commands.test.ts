@@ -5,7 +5,8 @@ import { createServer } from "node:net";
 import { constants } from "node:os";
 import { join } from "node:path";
 import { bindTcp } from "../../src/listeners/ports.ts";
-import { type Outcome, runDirectoryIn, tercet } from "../support/cli.ts";
+import { ControlServer, type ServerStatus } from "../../src/manager/control.ts";
+import { runDirectoryIn, tercet } from "../support/cli.ts";
 import { HTTP2 } from "../support/clients.ts";
 import { ControlConnection } from "../support/control-connection.ts";
 import { inTime, until } from "../support/poll.ts";
@@ -41,35 +42,40 @@ function lineOf(text: string): string {
   return line;
 }
 
-interface Silent {
-  /** What each command has said of it in the end. */
-  readonly outcomes: Promise<readonly Outcome[]>;
-  close(): Promise<void>;
-}
-
-/** Has each command ask a server that takes connections and says nothing, as one that was stopped (SIGSTOP) does. */
-async function askSilent(scratch: Scratch): Promise<Silent> {
-  const directory = scratch.file("silent");
-  mkdirSync(directory, { mode: 0o700 });
-  const listener = createServer(() => {});
+/**
+ * Has the commands ask servers that let them wait: one that takes connections and says nothing, as one that was stopped
+ * (SIGSTOP) does; and one that takes longer over what it does than its clients may.
+ */
+async function askSlow(scratch: Scratch) {
+  const directories = ["silent", "slow"].map((name) => scratch.file(name)) as [string, string];
+  for (const directory of directories) mkdirSync(directory, { mode: 0o700 });
+  const [ofSilent, ofSlow] = directories.map((directory) => join(directory, "control.sock")) as [
+    string,
+    string,
+  ];
+  const silent = createServer(() => {});
   await new Promise<void>((resolve) => {
-    listener.listen(join(directory, "control.sock"), resolve);
+    silent.listen(ofSilent, resolve);
   });
-  const outcomes = Promise.all(
-    ["status", "reload", "stop"].map((name) => tercet(scratch, [name, "--run-dir", directory])),
-  );
+  const reloaded = Promise.withResolvers<void>();
+  const slow = await ControlServer.listen(ofSlow, {
+    status: async () => ({}) as ServerStatus,
+    reload: () => Bun.sleep(12_000).then(reloaded.resolve),
+    stop: () => void reloaded.promise.then(() => setImmediate(() => slow.close())),
+  });
+  const ask = (directory: string, ...names: string[]) =>
+    Promise.all(names.map((name) => tercet(scratch, [name, "--run-dir", directory])));
   return {
-    outcomes,
-    close: async () => {
-      await outcomes.catch(() => {});
-      listener.close();
-    },
+    ofSilent: ask(directories[0], "status", "reload", "stop").finally(() => silent.close()),
+    ofSlow: ask(directories[1], "reload", "stop"),
+    /** The control socket of the first. */
+    path: ofSilent,
   };
 }
 
 describe("a running server", () => {
   let server: TestServer;
-  let silent: Silent;
+  let slow: Awaited<ReturnType<typeof askSlow>>;
   let load: (version: string) => void;
   let directory: string;
   const command = (...args: string[]) => tercet(server.scratch, [...args, "--run-dir", directory]);
@@ -82,10 +88,10 @@ describe("a running server", () => {
   beforeAll(async () => {
     ({ server, load } = await startVersions());
     directory = runDirectoryIn(server.scratch);
-    silent = await askSilent(server.scratch);
+    slow = await askSlow(server.scratch);
   });
   afterAll(async () => {
-    await silent.close();
+    await Promise.allSettled([slow.ofSilent, slow.ofSlow]);
     await server[Symbol.asyncDispose]();
   });
 
@@ -346,9 +352,19 @@ describe("a running server", () => {
   });
 
   test("that says nothing for ten seconds is waited for no longer", async () => {
-    const socket = join(server.scratch.file("silent"), "control.sock");
-    const stderr = `tercet: no answer on ${socket} within 10000 ms\n`;
-    expect(await silent.outcomes).toEqual(Array.from({ length: 3 }, () => ({ code: 1, stdout: "", stderr })));
+    const stderr = `tercet: no answer on ${slow.path} within 10000 ms\n`;
+    const outcome = { code: 1, stdout: "", stderr };
+    expect(await slow.ofSilent).toEqual([outcome, outcome, outcome]);
+  });
+
+  test("that takes its time over a reload, or its end, is waited for", async () => {
+    const [reloaded, stopped] = await slow.ofSlow;
+    expect(reloaded).toEqual({
+      code: 0,
+      stdout: expect.stringMatching(/ reloaded in 1\d\.\d s\n$/),
+      stderr: "",
+    });
+    expect(stopped).toEqual({ code: 0, stdout: "tercet: stopped\n", stderr: "" });
   });
 
   test("stop finishes what is in flight, and returns when all is over", async () => {
