@@ -9,7 +9,7 @@ import { FileLock } from "./file-lock.ts";
 import type { Libc } from "./libc.ts";
 import { StartError } from "./start-error.ts";
 
-const FLAGS = constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW | constants.O_NONBLOCK;
+const FLAGS = constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW;
 /** More than any process id has. */
 const MAX_BYTES = 16;
 /** Milliseconds for one who has just taken a file to write into it. */

@@ -1,5 +1,6 @@
 /** Who may have a run directory, and what becomes of one that was left behind. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { execFileSync } from "node:child_process";
 import {
   chmodSync,
   chownSync,
@@ -18,6 +19,7 @@ import { createServer } from "node:net";
 import { basename, join } from "node:path";
 import { FileLock } from "../../src/manager/file-lock.ts";
 import { Libc } from "../../src/manager/libc.ts";
+import { PidFile, pidIn } from "../../src/manager/pid-file.ts";
 import { RunDirectory } from "../../src/manager/run-directory.ts";
 import { StartError } from "../../src/manager/start-error.ts";
 import { Deadline } from "../../src/tasks/deadline.ts";
@@ -286,6 +288,57 @@ test.skipIf(!IS_ROOT)(
     expect([locked, existsSync(directory.meeting)]).toEqual([[null, null], false]);
   },
 );
+
+describe("a pid file", () => {
+  const taken = (path: string) => PidFile.take(path, Libc.open());
+
+  test("that was left behind has the new id alone, and is that of a running server then", async () => {
+    using scratch = await Scratch.make();
+    const path = scratch.file("pid");
+    writeFileSync(path, "123456789012\n");
+    const file = await taken(path);
+    expect(readFileSync(path, "latin1")).toBe(`${process.pid}\n`);
+    await expect(taken(path)).rejects.toThrow(
+      `the pid file ${path} is that of a running server, process ${process.pid}`,
+    );
+    file.release(() => {});
+    expect(existsSync(path)).toBe(false);
+  });
+
+  test("whose server has not written it yet is waited for", async () => {
+    using scratch = await Scratch.make();
+    const path = scratch.file("pid");
+    writeFileSync(path, "");
+    const pid = pidIn(path);
+    writeFileSync(path, "123\n");
+    expect(await pid).toBe("123");
+  });
+
+  const REFUSED: [why: string, prepare: (scratch: Scratch, path: string) => void, reason: string][] = [
+    ["a folder", (_, path) => mkdirSync(path), "it is a folder"],
+    [
+      "a symbolic link",
+      (scratch, path) => {
+        writeFileSync(scratch.file("linked"), "1\n");
+        symlinkSync(scratch.file("linked"), path);
+      },
+      "it is a symbolic link",
+    ],
+    ["a named pipe", (_, path) => execFileSync("mkfifo", [path]), "is no pid file"],
+    ["a long number", (_, path) => writeFileSync(path, "1".repeat(17)), "is no pid file"],
+  ];
+
+  for (const [what, prepare, reason] of REFUSED) {
+    test(`is refused where there is ${what}, which stays`, async () => {
+      using scratch = await Scratch.make();
+      const path = scratch.file("pid");
+      prepare(scratch, path);
+      const { size } = statSync(path);
+      await expect(taken(path)).rejects.toThrow(reason);
+      expect(statSync(path).size).toBe(size);
+    });
+  }
+});
 
 test("a file that is replaced while it is being locked is locked where it is by then", async () => {
   using scratch = await Scratch.make();
