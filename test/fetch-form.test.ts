@@ -115,7 +115,11 @@ describe("a router with a method of every name, as itty-router's are", () => {
 
 describe("without HTTP/3", () => {
   test("--http3 off leaves the two protocols of TCP, and no Alt-Svc", async () => {
-    await using server = await startCli(fixture("app.ts"), { flags: { http3: "off" } });
+    await using server = await startCli(fixture("app.ts"), { flags: { http3: "off", host: "0.0.0.0" } });
+    // By a name that its own certificate has.
+    expect(server.stdout).toStartWith(
+      `tercet: ready on https://localhost:${server.port} (HTTP/1.1, HTTP/2)\n`,
+    );
     expect(server.protocols).toEqual(["HTTP/1.1", "HTTP/2"]);
     await using client = await HTTP2.open(server);
     const response = await client.request({ path: "/hello" });

@@ -14,13 +14,23 @@ import {
 import { mkdtempSync, readdirSync, rmSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { now } from "../../src/clock.ts";
 import type { Certificates } from "../../src/listeners/listener.ts";
 import { CertificateRenewal } from "../../src/manager/certificate-renewal.ts";
-import { Heartbeat } from "../../src/manager/heartbeat.ts";
+import { Heartbeat, type Pulse } from "../../src/manager/heartbeat.ts";
+import { memberStats } from "../../src/manager/member-stats.ts";
 import { MemoryLimit } from "../../src/manager/memory-limit.ts";
-import { type ChildTold, MemberError, Pool, type PoolChild } from "../../src/manager/pool.ts";
+import {
+  type ChildTold,
+  MemberError,
+  type MemberState,
+  Pool,
+  type PoolChild,
+} from "../../src/manager/pool.ts";
 import { RestartPolicy } from "../../src/manager/restart-policy.ts";
 import { Scaler } from "../../src/manager/scaler.ts";
+import { Totals } from "../../src/manager/totals.ts";
+import { noCounts } from "../../src/reactor/registry.ts";
 import { Deadline, deadlinePath, timeLeft } from "../../src/tasks/deadline.ts";
 import type { Vitals } from "../../src/vitals.ts";
 import { CERTIFICATE } from "../support/certificate.ts";
@@ -188,6 +198,60 @@ describe("a heartbeat", () => {
     await answer(null);
     expect(told).toEqual([null, { rss: 0, cpuTime: 1 }, null]);
   });
+});
+
+describe("what is told of a process", () => {
+  const slot = { id: 3, restarts: 2, serving: null };
+  const nothing = { rss: 0, cpuTime: 0, requests: 0 };
+  const told = (state: MemberState, answer: typeof nothing | null, pulse?: Pulse<typeof nothing>) => {
+    const child = new FakeProcess(7, 3, { ready: () => {}, failed: () => {}, exit: () => {} });
+    return {
+      child,
+      stats: () => memberStats({ slot, child, state, startedAt: now() }, answer, pulse, nothing),
+    };
+  };
+
+  test("is what it says now, else what it said last, or nothing; that it says nothing, once it should", () => {
+    const answer = { rss: 2, cpuTime: 20, requests: 200 };
+    const pulse = { vitals: { rss: 1, cpuTime: 10, requests: 100 }, at: 0, cpu: 0.5 };
+    const own = { id: 3, pid: 7, restarts: 2, uptime: expect.any(Number) };
+    const spoken = { ...own, cpu: 0.5, rss: 2, requests: 200 };
+    expect(told("serving", answer, pulse).stats()).toEqual({ ...spoken, state: "ready" });
+    expect(told("ready", answer, pulse).stats()).toEqual({ ...spoken, state: "starting" });
+    expect(told("retiring", answer, pulse).stats()).toEqual({ ...spoken, state: "retiring" });
+    const silent = { ...own, cpu: 0.5, rss: 1, requests: 100, state: "silent" };
+    for (const state of ["serving", "ready", "retiring"] as const)
+      expect(told(state, null, pulse).stats()).toEqual({ ...silent, state: "silent" });
+    expect(told("starting", null).stats()).toEqual({
+      ...own,
+      cpu: 0,
+      rss: 0,
+      requests: 0,
+      state: "starting",
+    });
+  });
+
+  test("is nothing when it has ended", () => {
+    const { child, stats } = told("serving", nothing);
+    child.end("exit code 0");
+    expect(stats()).toBeNull();
+  });
+});
+
+test("totals keep what processes did that have ended; what these had in flight has failed", () => {
+  const totals = new Totals();
+  const [one, other] = [{}, {}];
+  const counts = (active: number, completed: number) => ({
+    ...noCounts(),
+    "HTTP/2": { active, completed, aborted: 1, failed: 2, rejected: 3 },
+  });
+  totals.heard(one, counts(5, 10));
+  totals.heard(one, counts(4, 20));
+  totals.heard(other, counts(1, 100));
+  expect(totals.sum()["HTTP/2"]).toEqual({ active: 5, completed: 120, aborted: 2, failed: 4, rejected: 6 });
+  for (const process of [one, one, {}]) totals.ended(process);
+  expect(totals.sum()["HTTP/2"]).toEqual({ active: 1, completed: 120, aborted: 2, failed: 8, rejected: 6 });
+  expect(totals.sum()["HTTP/3"]).toEqual(noCounts()["HTTP/3"]);
 });
 
 describe("another certificate", () => {
