@@ -13,11 +13,12 @@ export function say(socket: Duplex, write: (writer: FrameWriter) => void): void 
 /**
  * Opens a channel, at whose other end hello is said.
  * @param attach takes this end
+ * @param hello what is said of who is there; or something else in its place
  * @param told what is sent to the other end
  */
 export function openChannel<Attached>(
   attach: (socket: Socket) => Attached,
-  hello: { readonly workerId: number; readonly pid: number },
+  hello: { readonly workerId: number; readonly pid: number } | ((writer: FrameWriter) => void),
   told: (frame: Frame) => void = () => {},
 ): { readonly socket: Duplex; readonly attached: Attached } {
   const reader = new FrameReader();
@@ -29,6 +30,8 @@ export function openChannel<Attached>(
     },
   });
   const attached = attach(socket as Socket);
-  say(socket, (writer) => writer.hello({ version: WIRE_VERSION, ...hello }));
+  const first = (writer: FrameWriter) =>
+    typeof hello === "function" ? hello(writer) : writer.hello({ version: WIRE_VERSION, ...hello });
+  say(socket, first);
   return { socket, attached };
 }

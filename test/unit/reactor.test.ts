@@ -24,9 +24,10 @@ import { WaitingQueue } from "../../src/reactor/waiting-queue.ts";
 import type { WorkerLink } from "../../src/reactor/worker-link.ts";
 import { maskOf } from "../../src/wire/connections.ts";
 import { writeFile } from "../../src/wire/files.ts";
-import { type Frame, FrameType } from "../../src/wire/frames.ts";
-import { writeResponse } from "../../src/wire/heads.ts";
+import { DATA_BYTES, type Frame, FrameType, type FrameWriter, WIRE_VERSION } from "../../src/wire/frames.ts";
+import { writeResponse, writeTrailers } from "../../src/wire/heads.ts";
 import { progressPath } from "../../src/wire/progress.ts";
+import { WINDOW_BYTES } from "../../src/wire/window.ts";
 import { openChannel, say } from "../support/channel.ts";
 import { inTime, until } from "../support/poll.ts";
 
@@ -401,11 +402,19 @@ describe("events of connections", () => {
   });
 });
 
-/** @param stuck told of workers that are */
-function reactorOf(bounds: Partial<ReactorLimits>, runDirectory = "", stuck = (_pid: number) => {}): Reactor {
+/**
+ * @param stuck told of workers that are
+ * @param broken told of workers that break a rule of the wire
+ */
+function reactorOf(
+  bounds: Partial<ReactorLimits>,
+  runDirectory = "",
+  stuck = (_pid: number) => {},
+  broken = (_pid: number) => {},
+): Reactor {
   const limits = { ...LIMITS, maxHeaderBytes: 1000, maxBodyBytes: 1, requestTimeout: 0, concurrency: 0 };
   const policy = dispatchPolicy<WorkerLink>({ policy: "least-busy" }, true, () => {});
-  const told = { stuck, broken: () => {}, log: () => {} };
+  const told = { stuck, broken, log: () => {} };
   return new Reactor({ limits: { ...limits, ...bounds }, policy, runDirectory, ...told });
 }
 
@@ -611,6 +620,80 @@ test("a response that its engine refuses ends by itself, and those behind it com
       writeResponse(writer, id, FrameType.response, { status: 200, fields: [] }, null, true);
   });
   expect([done, reactor.registry.size]).toEqual([["abort", "respond"], 0]);
+});
+
+describe("the channel closes of a worker that sends", () => {
+  const head: ResponseHead = { status: 200, fields: [] };
+  const file = { path: "/a", identity: "1:2", pieces: [] };
+  const begin = (writer: FrameWriter, id: ExchangeId) =>
+    writeResponse(writer, id, FrameType.response, head, null, false);
+  const wrong: Record<string, (writer: FrameWriter, id: ExchangeId) => void> = {
+    "a second head": (writer, id) => {
+      begin(writer, id);
+      begin(writer, id);
+    },
+    "a file behind a head": (writer, id) => {
+      begin(writer, id);
+      writeFile(writer, id, head, file);
+    },
+    "data without a head": (writer, id) => writer.data(id, Buffer.from("a"), false),
+    "trailers without a head": (writer, id) => writeTrailers(writer, id, []),
+    "data behind the end": (writer, id) => {
+      begin(writer, id);
+      writer.data(id, Buffer.from("a"), true);
+      writer.data(id, Buffer.from("a"), false);
+    },
+    "trailers behind the end": (writer, id) => {
+      begin(writer, id);
+      writer.data(id, Buffer.from("a"), true);
+      writeTrailers(writer, id, []);
+    },
+    "more of the body than its window": (writer, id) => {
+      begin(writer, id);
+      for (let sent = 0; sent <= WINDOW_BYTES; sent += DATA_BYTES)
+        writer.data(id, new Uint8Array(DATA_BYTES), false);
+    },
+    "credit that was never spent": (writer, id) => writer.credit(id, 1),
+    "a status that there is not": (writer, id) =>
+      writeResponse(writer, id, FrameType.response, { status: 99, fields: [] }, null, true),
+    "a frame of a reactor's": (writer, id) => {
+      writer.begin(FrameType.event, 0, id);
+      writer.finish();
+    },
+  };
+  for (const [what, write] of Object.entries(wrong)) {
+    test(what, () => {
+      const broken: number[] = [];
+      const reactor = reactorOf({}, "", undefined, (pid) => broken.push(pid));
+      const socket = attach(reactor, 1_000_000);
+      reactor.employ([1_000_000], []);
+      // The client takes nothing: what has come is still to be sent.
+      const sink = { head: () => {}, data: () => false, respond: () => {}, abort: () => {} };
+      const id = ask(reactor, sink);
+      say(socket, (writer) => write(writer, id));
+      expect([broken, socket.destroyed]).toEqual([[1_000_000], true]);
+    });
+  }
+
+  test("something else than a hello, or that of another version", () => {
+    const hello = { version: WIRE_VERSION, workerId: 1, pid: 1_000_000 };
+    const broken: number[] = [];
+    const reactor = reactorOf({}, "", undefined, (pid) => broken.push(pid));
+    for (const first of [
+      (writer: FrameWriter) => writer.hello({ ...hello, version: WIRE_VERSION + 1 }),
+      (writer: FrameWriter) => {
+        writer.hello(hello);
+        const frame = writer.take();
+        frame[4] = FrameType.data;
+        writer.raw(frame);
+      },
+    ]) {
+      const { socket } = openChannel((socket) => reactor.attach(socket), first);
+      expect(socket.destroyed).toBe(true);
+    }
+    // Whose process it is nobody knows.
+    expect(broken).toEqual([]);
+  });
 });
 
 /** A worker's end of a channel to the reactor, which has said hello. @param told what the reactor sends */

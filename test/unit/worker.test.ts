@@ -1,10 +1,11 @@
 /** A worker between its reactors and its handler, without a process. */
-import { expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import { once } from "node:events";
 import type { Exchange, ExchangeId } from "../../src/exchange.ts";
-import { FrameType } from "../../src/wire/frames.ts";
-import { writeRequest } from "../../src/wire/heads.ts";
+import { DATA_BYTES, FrameError, FrameType, type FrameWriter, WIRE_VERSION } from "../../src/wire/frames.ts";
+import { writeRequest, writeTrailers } from "../../src/wire/heads.ts";
 import type { Progress } from "../../src/wire/progress.ts";
+import { WINDOW_BYTES } from "../../src/wire/window.ts";
 import { Worker } from "../../src/worker/worker.ts";
 import { openChannel, say } from "../support/channel.ts";
 import { inTime } from "../support/poll.ts";
@@ -44,6 +45,7 @@ async function attach(worker: Worker) {
   const { socket, attached } = openChannel((socket) => worker.attach(socket), { workerId: 0, pid: 77 });
   await attached;
   return {
+    socket,
     request: (id: number) =>
       say(socket, (writer) => writeRequest(writer, id as ExchangeId, requestHead(), null, true)),
     retire: () => say(socket, (writer) => writer.signal(FrameType.goaway)),
@@ -93,4 +95,54 @@ test("it has not retired while it has something in flight", async () => {
   expect(told).toEqual([]);
   exchanges[0]?.sink.respond({ status: 200, fields: [] }, null);
   expect(told).toEqual(["retired"]);
+});
+
+describe("the channel closes of a reactor that sends", () => {
+  const piece = new Uint8Array(DATA_BYTES);
+  const wrong: Record<string, (writer: FrameWriter, id: ExchangeId) => void> = {
+    "data behind the end": (writer, id) => {
+      writer.data(id, piece, true);
+      writer.data(id, piece, false);
+    },
+    "trailers behind the end": (writer, id) => {
+      writer.data(id, null, true);
+      writeTrailers(writer, id, []);
+    },
+    "more of the body than its window": (writer, id) => {
+      for (let sent = 0; sent <= WINDOW_BYTES; sent += DATA_BYTES) writer.data(id, piece, false);
+    },
+    "credit that was never spent": (writer, id) => writer.credit(id, 1),
+    "a frame of a worker's": (writer) => writer.signal(FrameType.pong),
+    "what is no JSON of a connection": (writer, id) => {
+      writer.begin(FrameType.event, 0, id);
+      writer.latin1("{");
+      writer.finish();
+    },
+  };
+  for (const [what, write] of Object.entries(wrong)) {
+    test(what, async () => {
+      const { worker, told } = workerOf();
+      const { socket } = await attach(worker);
+      const id = 5 as ExchangeId;
+      say(socket, (writer) => writeRequest(writer, id, requestHead(), null, false));
+      say(socket, (writer) => write(writer, id));
+      expect([socket.destroyed, told]).toEqual([true, ["abort 5"]]);
+    });
+  }
+
+  test("something else than a hello, or that of another version", async () => {
+    const hello = { version: WIRE_VERSION, workerId: 0, pid: 77 };
+    for (const first of [
+      (writer: FrameWriter) => writer.hello({ ...hello, version: WIRE_VERSION + 1 }),
+      (writer: FrameWriter) => {
+        writer.hello(hello);
+        const frame = writer.take();
+        frame[4] = FrameType.data;
+        writer.raw(frame);
+      },
+    ]) {
+      const { attached } = openChannel((socket) => workerOf().worker.attach(socket), first);
+      expect(attached).rejects.toBeInstanceOf(FrameError);
+    }
+  });
 });
