@@ -213,6 +213,7 @@ for (const mode of ["process", "base"] as const) {
           connection.send(get("/wait?ms=100") + bytes);
           const answers = await connection.untilClosed();
           expect(answers.match(/HTTP\/1\.1 \d+/g)).toEqual(["HTTP/1.1 200", `HTTP/1.1 ${status}`]);
+          expect(answers.match(/^date: \w{3}, .* GMT\r$/gim)).toHaveLength(2);
           expect(answers.indexOf("waited as GET")).toBeLessThan(answers.indexOf(`HTTP/1.1 ${status}`));
         });
       }

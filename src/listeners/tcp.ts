@@ -446,8 +446,9 @@ function refuseGarbage(error: Error & { code?: string }, socket: import("node:st
 }
 
 function endWith(socket: import("node:stream").Duplex, status: string): void {
+  const date = new Date().toUTCString();
   if (!socket.writable) socket.destroy();
-  else socket.end(`HTTP/1.1 ${status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`);
+  else socket.end(`HTTP/1.1 ${status}\r\ndate: ${date}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`);
 }
 
 function contextsOf(sni: Certificates["sni"]): ReadonlyMap<string, SecureContext> {
