@@ -75,6 +75,33 @@ describe("admission", () => {
   });
 });
 
+describe("the limits of all protocols together", () => {
+  test("count those of each address that are open, as some go and others come", () => {
+    const limits = new ConnectionLimits({ maxConnections: 0, maxConnectionsPerAddress: 3 });
+    const take = (times: number) => Array.from({ length: times }, () => limits.admit("::1"));
+    expect([take(4), limits.admit("::2")]).toEqual([[true, true, true, false], true]);
+    limits.release("::1");
+    expect(take(2)).toEqual([true, false]);
+    for (let i = 0; i < 2; i++) limits.release("::1");
+    expect(take(3)).toEqual([true, true, false]);
+  });
+
+  test("are set where one of them is", () => {
+    const areSet = (maxConnections: number, maxConnectionsPerAddress: number) =>
+      new ConnectionLimits({ maxConnections, maxConnectionsPerAddress }).areSet;
+    expect([areSet(0, 0), areSet(1, 0), areSet(0, 1)]).toEqual([false, true, true]);
+  });
+
+  test("hold for a connection that nothing else refuses, until that has gone", () => {
+    const shared = new ConnectionLimits({ maxConnections: 1, maxConnectionsPerAddress: 0 });
+    const admission = new Admission(NONE, shared, null, 0);
+    const take = () => admission.admit("::1", 0);
+    expect([take(), take()]).toEqual([null, "there are too many connections"]);
+    admission.release("::1", 0);
+    expect(take()).toBeNull();
+  });
+});
+
 describe("connections that only their requests show", () => {
   const of = (bounds: { maxConnections?: number; maxConnectionsPerAddress?: number }) =>
     new SeenConnections(
