@@ -45,7 +45,9 @@ export function writeQuestion(writer: FrameWriter, call: number, connectionId: s
 }
 
 export function readQuestion(payload: Payload): string {
-  return String(parse(payload));
+  const id = parse(payload);
+  if (typeof id !== "string") throw new FrameError("what is asked of a connection is not its id");
+  return id;
 }
 
 /** @param info null where there is no such connection */

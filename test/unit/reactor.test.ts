@@ -656,6 +656,11 @@ describe("the channel closes of a worker that sends", () => {
     "credit that was never spent": (writer, id) => writer.credit(id, 1),
     "a status that there is not": (writer, id) =>
       writeResponse(writer, id, FrameType.response, { status: 99, fields: [] }, null, true),
+    "a question that names no connection": (writer, id) => {
+      writer.begin(FrameType.connection, 0, id);
+      writer.latin1('{"toString":1}');
+      writer.finish();
+    },
     "a frame of a reactor's": (writer, id) => {
       writer.begin(FrameType.event, 0, id);
       writer.finish();
