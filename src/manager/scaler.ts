@@ -31,13 +31,11 @@ export class Scaler {
   /**
    * A reactor reports that requests wait.
    * @param wait milliseconds that one more would
-   * @param serving workers that serve now: while one is starting, another is not asked for
+   * @param serving workers that serve now: while one is starting, it is not known whether another is needed
    */
   waits(wait: number, serving: number): void {
-    this.#reports = wait > WAIT_LIMIT ? this.#reports + 1 : 0;
-    if (this.#reports < REPORTS || serving < this.#count || this.#count >= this.#span.max) return;
-    this.#reports = 0;
-    this.#count++;
+    this.#reports = wait > WAIT_LIMIT && serving >= this.#count ? this.#reports + 1 : 0;
+    if (this.#reports >= REPORTS && this.#count < this.#span.max) this.#count++;
   }
 
   /** The worker that was added last has had no request for so many milliseconds. */

@@ -360,6 +360,9 @@ describe("scaler", () => {
     // That one is still starting.
     for (let i = 0; i < 10; i++) scaler.waits(500, 1);
     expect(scaler.count).toBe(2);
+    // What waited for it does not show that it is too few.
+    scaler.waits(500, 2);
+    expect(scaler.count).toBe(2);
     for (let i = 0; i < 10; i++) scaler.waits(500, scaler.count);
     expect(scaler.count).toBe(3);
   });
