@@ -59,9 +59,11 @@ put(`${root}/a:b.txt`, "a colon");
 put(`${root}/empty.txt`, "");
 put(`${outside}/secret.txt`, "a secret");
 put(scratch.file("public-secret.txt"), "a secret");
+put(`${root}/back\\slash.txt`, "a secret");
 symlinkSync(`${outside}/secret.txt`, `${root}/link-out.txt`);
 symlinkSync(outside, `${root}/folder-out`);
 symlinkSync("../outside/secret.txt", `${root}/relative-out.txt`);
+symlinkSync("../public-secret.txt", `${root}/beside-out.txt`);
 symlinkSync("folder/index.html", `${root}/link-in.html`);
 symlinkSync("circle", `${root}/circle`);
 symlinkSync(`${outside}/secret.txt`, `${root}/index.html.br`);
@@ -305,6 +307,8 @@ describe("the static handler", () => {
     "//evil.example/..",
     "/link-out.txt",
     "/relative-out.txt",
+    "/beside-out.txt",
+    "/back%5Cslash.txt",
     "/folder-out/secret.txt",
     "/folder-out",
     "/circle",
