@@ -11,8 +11,6 @@ import type { ResolvedStatic } from "../options.ts";
 import { FileError, fileError, identityOf } from "./open.ts";
 import { conditionalResponse, contentType, entityTag, type FileResponse, lastModified } from "./response.ts";
 
-/** Bytes of a name, on every file system of Linux. */
-const MAX_NAME_BYTES = 255;
 /** Precompressed siblings by their content coding, in the order preferred among equals. */
 const SIBLINGS = { br: ".br", zstd: ".zst", gzip: ".gz" } as const;
 const CODINGS = Object.keys(SIBLINGS) as readonly (keyof typeof SIBLINGS)[];
@@ -148,7 +146,6 @@ export function namesOf(path: string): string[] | null {
     const name = decoded(segments[i] as string);
     if (name === null || (name === "" && i < segments.length - 1)) return null;
     if (name === "." || name === ".." || /[\0/\\]/.test(name)) return null;
-    if (Buffer.byteLength(name) > MAX_NAME_BYTES) return null;
     names.push(name);
   }
   return names;
