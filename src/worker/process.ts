@@ -55,6 +55,7 @@ export class WorkerProcess {
   readonly #named: string[] = [];
   /** Resolves when some reactor can give it requests. */
   readonly #reached = Promise.withResolvers<void>();
+  #isReached = false;
   #unreached = "";
   #remains: string | null = null;
   #isLeaving = false;
@@ -192,10 +193,12 @@ export class WorkerProcess {
     }, REACHED_WITHIN);
     try {
       await worker.attach(await open(path));
+      this.#isReached = true;
       this.#reached.resolve();
     } catch (error) {
       this.#unreached = (error as Error).message;
-      this.#log(`no channel to the reactor: ${this.#unreached}`);
+      // Before the first one, `mustBeReached` tells it, unless that is because the server ends.
+      if (this.#isReached) this.#log(`no channel to the reactor: ${this.#unreached}`);
     } finally {
       clearTimeout(late);
     }
