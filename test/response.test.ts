@@ -132,7 +132,12 @@ for (const kind of ALL_CLIENTS) {
         "RangeError: status: 99 is not a final status from 200 to 599",
         "RangeError: status: 103 is not a final status from 200 to 599",
         "RangeError: status: 600 is not a final status from 200 to 599",
+        "RangeError: status: '200' is not a final status from 200 to 599",
         "RangeError: redirect: 304 is none of 301, 302, 303, 307, 308",
+        "TypeError: redirect: the location is undefined, not a string",
+        expect.stringMatching(
+          /^TypeError: cookie: "a" has no option "httponly"; there are maxAge, .*httpOnly/,
+        ),
         expect.stringMatching(/^TypeError: header: "location" has 70009 bytes/),
         'TypeError: cookie: "a" has the value undefined (RFC 6265bis)',
         "TypeError: json: there is no JSON for undefined",

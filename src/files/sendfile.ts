@@ -1,7 +1,9 @@
 /** `response.sendfile`: looks at the file in the worker, and has the reactor send it. */
+
 import { constants } from "node:fs";
 import { access, stat } from "node:fs/promises";
 import { resolve } from "node:path";
+import { inspect } from "node:util";
 import type { Exchange, Fields } from "../exchange.ts";
 import { fieldValue, withoutField } from "../http/fields.ts";
 import { forbidsBody } from "../http/semantics.ts";
@@ -59,7 +61,7 @@ function checkArguments({ path, offset, length }: SendFileRequest): void {
   if (typeof path !== "string") throw new TypeError(`sendfile: the path is ${typeof path}, not a string`);
   for (const [name, value] of [["offset", offset] as const, ["length", length] as const]) {
     if (value !== undefined && (!Number.isSafeInteger(value) || value < 0)) {
-      throw new RangeError(`sendfile: ${name} is ${value}, not a number of bytes`);
+      throw new RangeError(`sendfile: ${name} is ${inspect(value)}, not a number of bytes`);
     }
   }
   if (path.includes("\0")) throw new FileError("EINVAL", "sendfile: the path has a NUL");

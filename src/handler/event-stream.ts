@@ -1,4 +1,5 @@
 /** Server-sent events (HTML, "Server-sent events"): a response that never ends by itself. */
+import { inspect } from "node:util";
 import type { Exchange } from "../exchange.ts";
 import { fieldValue } from "../http/fields.ts";
 import { onOver } from "./request.ts";
@@ -41,7 +42,7 @@ export class EventStream {
   constructor(exchange: Exchange, body: Body, options: EventStreamOptions) {
     const { heartbeat = HEARTBEAT } = options;
     if (!(heartbeat >= 0 && heartbeat < 2 ** 31)) {
-      throw new RangeError(`sse: heartbeat is ${heartbeat}, not milliseconds from 0 to 2^31 - 1`);
+      throw new RangeError(`sse: heartbeat is ${inspect(heartbeat)}, not milliseconds from 0 to 2^31 - 1`);
     }
     this.#body = body;
     this.lastEventId = fieldValue(exchange.fields, "last-event-id") ?? "";
@@ -79,7 +80,7 @@ export class EventStream {
     }
     if (retry !== undefined) {
       if (!Number.isInteger(retry) || retry < 0)
-        throw new TypeError(`sse: retry is ${retry}, not milliseconds`);
+        throw new TypeError(`sse: retry is ${inspect(retry)}, not milliseconds`);
       text += `retry: ${retry}\n`;
     }
     const content = typeof data === "string" ? data : JSON.stringify(data);

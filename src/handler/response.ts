@@ -1,4 +1,5 @@
 /** A response as a handler makes it: the head, then a body at once or piece by piece. */
+import { inspect } from "node:util";
 import type { Exchange, ResponseHead } from "../exchange.ts";
 import { byteLength, toBytes } from "../http/body.ts";
 import {
@@ -67,7 +68,7 @@ export class HttpResponse {
   status(code: number): this {
     this.#mustBeOpen("status");
     if (!Number.isInteger(code) || code < 200 || code > 599) {
-      throw new RangeError(`status: ${code} is not a final status from 200 to 599`);
+      throw new RangeError(`status: ${inspect(code)} is not a final status from 200 to 599`);
     }
     this.#status = code;
     return this;
@@ -207,8 +208,10 @@ export class HttpResponse {
   redirect(location: string, status = 302): void {
     this.#mustBeOpen("redirect");
     if (!REDIRECTS.has(status)) {
-      throw new RangeError(`redirect: ${status} is none of ${[...REDIRECTS].join(", ")}`);
+      throw new RangeError(`redirect: ${inspect(status)} is none of ${[...REDIRECTS].join(", ")}`);
     }
+    if (typeof location !== "string")
+      throw new TypeError(`redirect: the location is ${inspect(location)}, not a string`);
     const uri = location.toWellFormed().replace(NOT_IN_URI, encodeURIComponent);
     this.header("location", uri).status(status).end();
   }

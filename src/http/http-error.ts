@@ -1,4 +1,5 @@
 /** What a handler throws to have its request answered with an error of HTTP, rather than with a bare 500. */
+import { inspect } from "node:util";
 
 /**
  * Thrown out of a handler it is the answer: the status, and its message as `text/plain`. What the client did wrong (4xx)
@@ -17,7 +18,7 @@ export class HttpError extends Error {
   constructor(status: number, message: string, options?: ErrorOptions) {
     super(message, options);
     if (!Number.isInteger(status) || status < 400 || status > 599) {
-      throw new RangeError(`HttpError: ${status} is not a status from 400 to 599`);
+      throw new RangeError(`HttpError: ${inspect(status)} is not a status from 400 to 599`);
     }
     this.status = status;
   }

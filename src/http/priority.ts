@@ -1,4 +1,5 @@
 /** The `priority` field (RFC 9218 §4): a dictionary of structured fields (RFC 9651), of which two members are known. */
+import { inspect } from "node:util";
 
 export interface Priority {
   /** 0, the most urgent, to 7; 3 where it is not said. */
@@ -23,7 +24,9 @@ export function parsePriority(value: string): Priority | null {
 /** @throws RangeError for an urgency that there is not */
 export function formatPriority({ urgency, incremental }: Priority): string {
   if (urgency !== undefined && !URGENCY.test(String(urgency))) {
-    throw new RangeError(`the urgency is ${urgency}, not a whole number from 0 to 7 (RFC 9218 §4.1)`);
+    throw new RangeError(
+      `the urgency is ${inspect(urgency)}, not a whole number from 0 to 7 (RFC 9218 §4.1)`,
+    );
   }
   const members = [];
   if (urgency !== undefined) members.push(`u=${urgency}`);

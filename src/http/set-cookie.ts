@@ -20,6 +20,18 @@ export interface CookieOptions {
   priority?: "low" | "medium" | "high";
 }
 
+const NAMES: Readonly<Record<keyof CookieOptions, true>> = {
+  maxAge: true,
+  expires: true,
+  path: true,
+  domain: true,
+  secure: true,
+  httpOnly: true,
+  sameSite: true,
+  partitioned: true,
+  priority: true,
+};
+
 /** User agents ignore a cookie whose name and value have more (RFC 6265bis §5.6), and attributes of more than 1024. */
 const MAX_PAIR_BYTES = 4096;
 const MAX_ATTRIBUTE_BYTES = 1024;
@@ -32,6 +44,10 @@ export function setCookieOf(name: string, value: string, options: CookieOptions)
   const { secure = false, path = "/", domain, sameSite, partitioned = false } = options;
   // "undefined" would be sent, and be a value like any other.
   if (value == null) throw wrong(name, `has the value ${value}`);
+  // `httponly` would leave the cookie to scripts.
+  const unknown = Object.keys(options).find((option) => !Object.hasOwn(NAMES, option));
+  if (unknown !== undefined)
+    throw wrong(name, `has no option "${unknown}"; there are ${Object.keys(NAMES).join(", ")}`);
   const prefix = name.toLowerCase();
   if (prefix.startsWith("__secure-") && !secure) throw wrong(name, "needs secure: true, as its prefix says");
   if (prefix.startsWith("__host-") && (!secure || path !== "/" || domain !== undefined)) {
