@@ -58,16 +58,27 @@ async function askSlow(scratch: Scratch) {
     silent.listen(ofSilent, resolve);
   });
   const reloaded = Promise.withResolvers<void>();
+  let isOver = false;
   const slow = await ControlServer.listen(ofSlow, {
     status: async () => ({}) as ServerStatus,
     reload: () => Bun.sleep(12_000).then(reloaded.resolve),
-    stop: () => void reloaded.promise.then(() => setImmediate(() => slow.close())),
+    stop: () => {
+      void reloaded.promise.then(() => {
+        setImmediate(() => {
+          isOver = true;
+          slow.close();
+        });
+      });
+    },
   });
   const ask = (directory: string, ...names: string[]) =>
     Promise.all(names.map((name) => tercet(scratch, [name, "--run-dir", directory])));
   return {
     ofSilent: ask(directories[0], "status", "reload", "stop").finally(() => silent.close()),
-    ofSlow: ask(directories[1], "reload", "stop"),
+    ofSlow: Promise.all([
+      tercet(scratch, ["reload", "--run-dir", directories[1]]),
+      tercet(scratch, ["stop", "--run-dir", directories[1]]).then((outcome) => ({ ...outcome, isOver })),
+    ]),
     /** The control socket of the first. */
     path: ofSilent,
   };
@@ -364,7 +375,7 @@ describe("a running server", () => {
       stdout: expect.stringMatching(/ reloaded in 1\d\.\d s\n$/),
       stderr: "",
     });
-    expect(stopped).toEqual({ code: 0, stdout: "tercet: stopped\n", stderr: "" });
+    expect(stopped).toEqual({ code: 0, stdout: "tercet: stopped\n", stderr: "", isOver: true });
   });
 
   test("stop finishes what is in flight, and returns when all is over", async () => {

@@ -393,7 +393,8 @@ class FakeProcess implements PoolChild {
   readonly pid: number;
   readonly slotId: number;
   readonly told: ChildTold;
-  hasToLeave = false;
+  /** Milliseconds in which it has to; null as long as it has not. */
+  leavesWithin: number | null = null;
   readonly sent: unknown[] = [];
 
   constructor(pid: number, slotId: number, told: ChildTold) {
@@ -434,8 +435,8 @@ function poolOf(open?: (process: FakeProcess) => Promise<void>) {
       return process;
     },
     awaited: () => "it loads",
-    leave: (process) => {
-      process.hasToLeave = true;
+    leave: (process, timeout) => {
+      process.leavesWithin = timeout;
     },
     ...(open && { open }),
     switched: (used, retired) => switches.push(`${pidsOf(used)}/${pidsOf(retired)}`),
@@ -530,7 +531,7 @@ describe("pool", () => {
     await expect(renewed).rejects.toThrow(new MemberError("the port is in use"));
     expect(switches).toEqual(["1/", "2/"]);
     expect(pool.serving.map(({ pid }) => pid)).toEqual([1, 2]);
-    expect([process(3).alive, process(3).hasToLeave]).toEqual([true, true]);
+    expect([process(3).alive, process(3).leavesWithin]).toEqual([true, 60_000]);
   });
 
   test("one that takes another's place and dies while it is opened does not serve, and the next does", async () => {
@@ -565,24 +566,6 @@ describe("pool", () => {
     expect(pool.serving.map(({ pid }) => pid)).toEqual([2]);
   });
 
-  test("when none is left it is said once, and again only when the reason is another", async () => {
-    const { process, processes, log, started, unserved } = poolOf();
-    await started(1);
-    process(1).end("exit code 1");
-    const fails = async (pid: number, reason: string) => {
-      await until(`attempt ${pid}`, 5000, () => processes.length === pid);
-      process(pid).told.failed(reason);
-      process(pid).end("exit code 1");
-    };
-    await fails(2, "no database");
-    await fails(3, "no database");
-    expect(unserved()).toBe(1);
-    expect(log.filter((line) => line.includes("no database")).length).toBe(1);
-    await until("another attempt", 5000, () => processes.length === 4);
-    process(4).told.ready();
-    expect(log.at(-1)).toBe("worker 1 serves again");
-  });
-
   test("fewer slots retire those at the end", async () => {
     const { pool, process, log, switches, started } = poolOf();
     await started(3);
@@ -604,13 +587,17 @@ describe("pool", () => {
   });
 
   test("a renewal that fails leaves no slot empty whose process has died meanwhile", async () => {
-    const { pool, process, processes, started } = poolOf();
+    const { pool, process, processes, log, started, unserved } = poolOf();
     await started(1);
     const renewed = pool.renew(true, 60_000);
     await until("a new process", 1000, () => pool.members.length === 2);
     process(1).end("signal SIGSEGV");
     process(2).end("exit code 1");
     await expect(renewed).rejects.toThrow(MemberError);
+    expect([unserved(), log.at(-1)]).toEqual([
+      1,
+      "no worker is left: requests get 503 until one has started",
+    ]);
     await until("another", 1000, () => processes.length === 3);
   });
 
@@ -621,25 +608,6 @@ describe("pool", () => {
     await pool.stop(0);
     await Bun.sleep(20);
     expect(processes).toHaveLength(1);
-  });
-
-  test("a recycling whose new process fails leaves the old one, and is tried again, later and later", async () => {
-    const { pool, process, log, started, switches } = poolOf();
-    await started(1);
-    const recycled = pool.recycle(process(1), "it is old", 60_000);
-    await inTime("the word that it is under way", 500, pool.recycle(process(1), "it is old", 60_000));
-    for (const [tries, pid] of [2, 3].entries()) {
-      await until("a new process", 5000, () => pool.members.length === 2);
-      process(pid).end("exit code 1");
-      await until("the word of it", 1000, () => log.length === tries + 2);
-    }
-    expect(pool.serving.map(({ pid }) => pid)).toEqual([1]);
-    await until("a new process", 5000, () => pool.members.length === 2);
-    process(4).told.ready();
-    await recycled;
-    expect(switches.at(-1)).toBe("4/1");
-    const failed = "worker 1 stays: worker 1 ended (exit code 1) before it was ready; the next one starts in";
-    expect(log).toEqual(["worker 1 is replaced: it is old", `${failed} 1 s`, `${failed} 2 s`]);
   });
 
   test("a recycling that waits for its next try ends with the process", async () => {
@@ -687,11 +655,193 @@ describe("pool", () => {
     for (const pid of [3, 4]) process(pid).told.ready();
     await renewed;
     process(1).end("exit code 0");
-    await until("the end of its time", 1000, () => process(2).hasToLeave);
-    expect([process(1).hasToLeave, log]).toEqual([
-      false,
+    await until("the end of its time", 1000, () => process(2).leavesWithin === 0);
+    expect([process(1).leavesWithin, log]).toEqual([
+      null,
       ["worker 2 (2) has not finished within 50 ms: it is ended"],
     ]);
     process(2).end("exit code 0");
+  });
+});
+
+describe("a pool, by its timers", () => {
+  beforeEach(() => {
+    jest.useFakeTimers();
+  });
+  afterEach(() => {
+    jest.useRealTimers();
+  });
+
+  /** What follows without time. */
+  async function settle(): Promise<void> {
+    for (let i = 0; i < 20; i++) await Promise.resolve();
+  }
+  /** What promises and timers bring until so many milliseconds later. */
+  async function after(milliseconds: number): Promise<void> {
+    await settle();
+    jest.advanceTimersByTime(milliseconds);
+    await settle();
+  }
+
+  test("says after ten seconds what is waited for, and leaves no timer behind what is ready or has left", async () => {
+    const { pool, process, log } = poolOf();
+    const serving = pool.start(1);
+    await after(9999);
+    expect(log).toEqual([]);
+    await after(1);
+    expect(log).toEqual(["worker 1 (1) is not ready after 10 s: it loads"]);
+    process(1).told.ready();
+    await serving;
+    const more = pool.start(1);
+    process(2).told.ready();
+    await more;
+    expect(jest.getTimerCount()).toBe(0);
+    const stopped = pool.stop(1000);
+    for (const pid of [1, 2]) process(pid).end("exit code 0");
+    await stopped;
+    expect(jest.getTimerCount()).toBe(0);
+  });
+
+  test("that is stopped gives time to what serves alone, kills what takes more, and starts nothing", async () => {
+    const { pool, process, processes, log, started } = poolOf();
+    await started(2);
+    process(2).end("exit code 1");
+    await after(0);
+    expect(processes.length).toBe(3);
+    const stopped = pool.stop(1000);
+    expect([process(1).leavesWithin, process(3).leavesWithin]).toEqual([1000, 0]);
+    process(3).end("exit code 0");
+    pool.resize(5, 0);
+    await expect(pool.start(1)).rejects.toThrow(new MemberError("workers are being stopped"));
+    await after(3999);
+    expect([processes.length, process(1).alive]).toEqual([3, true]);
+    await after(1);
+    await stopped;
+    expect([processes.length, log.slice(1)]).toEqual([
+      3,
+      ["worker 1 (1) has not left in time: it is killed"],
+    ]);
+  });
+
+  test("that is stopped says nothing of a recycling, whether its turn has come or not", async () => {
+    for (const isUnderWay of [true, false]) {
+      const { pool, process, log, started } = poolOf();
+      await started(1);
+      const renewed = isUnderWay ? null : pool.renew(true, 60_000);
+      renewed?.catch(() => {});
+      const recycled = pool.recycle(process(1), "it is old", 60_000);
+      await settle();
+      const stopped = pool.stop(0);
+      process(2).end("exit code 0");
+      await settle();
+      process(1).end("exit code 0");
+      await Promise.all([recycled, stopped]);
+      expect(log).toEqual(isUnderWay ? ["worker 1 is replaced: it is old"] : []);
+    }
+  });
+
+  test("gives up a renewal whose process is not ready in time", async () => {
+    const { pool, process, started } = poolOf();
+    await started(1);
+    const renewed = pool.renew(true, 500);
+    await after(499);
+    expect(process(2).alive).toBe(true);
+    jest.advanceTimersByTime(1);
+    await expect(renewed).rejects.toThrow(new MemberError("a new worker is not ready within 500 ms"));
+    expect([process(1).alive, process(2).alive]).toEqual([true, false]);
+  });
+
+  test("renews no slot that has gone meanwhile, and starts none in it again", async () => {
+    const { pool, process, processes, started } = poolOf();
+    await started(2);
+    const renewed = pool.renew(false, 60_000);
+    await settle();
+    pool.resize(1, 60_000);
+    process(3).told.ready();
+    await renewed;
+    expect([processes.length, pool.slots.length]).toEqual([3, 1]);
+    const failed = pool.renew(true, 60_000);
+    pool.resize(2, 60_000);
+    process(4).told.ready();
+    await settle();
+    const [next, last] = processes.slice(4);
+    pool.resize(1, 60_000);
+    process(4).end("exit code 0");
+    next?.end("exit code 1");
+    last?.end("exit code 1");
+    await expect(failed).rejects.toThrow(MemberError);
+    await after(60_000);
+    expect(processes.length).toBe(6);
+  });
+
+  test("has one process for a slot that is renewed while another one starts in it, however late that one ends", async () => {
+    const { pool, process, processes, started } = poolOf();
+    await started(1);
+    process(1).end("exit code 1");
+    await after(0);
+    const kill = spyOn(process(2), "kill").mockImplementation(() => {});
+    const renewed = pool.renew(true, 60_000);
+    await settle();
+    expect([kill.mock.calls.length, processes.length]).toEqual([1, 3]);
+    process(2).end("signal SIGKILL", true);
+    process(3).told.ready();
+    await renewed;
+    await after(60_000);
+    expect([pool.serving.map(({ pid }) => pid), processes.length, pool.slots[0]?.restarts]).toEqual([
+      [3],
+      3,
+      1,
+    ]);
+  });
+
+  test("that has nobody left says so once, and again only when the reason is another, or there was one meanwhile", async () => {
+    const { processes, log, started, unserved } = poolOf();
+    /** The newest ends, and another is started. */
+    const fails = async (reason: string) => {
+      processes.at(-1)?.told.failed(reason);
+      processes.at(-1)?.end("exit code 1");
+      await after(5000);
+    };
+    const told = (text: string) => log.filter((line) => line.includes(text)).length;
+    await started(1);
+    for (let i = 0; i < 3; i++) await fails("no database");
+    expect([unserved(), told("no worker is left"), told("no database")]).toEqual([1, 1, 1]);
+    await fails("no disk");
+    expect([unserved(), told("no worker is left"), told("no disk")]).toEqual([1, 1, 1]);
+    processes.at(-1)?.told.ready();
+    expect(log.at(-1)).toBe("worker 1 serves again");
+    for (let i = 0; i < 2; i++) await fails("no disk");
+    expect([unserved(), told("no worker is left"), told("no disk")]).toEqual([2, 2, 2]);
+  });
+
+  test("that has nobody left for a kill, or others that serve, says nothing of that", async () => {
+    const { process, processes, log, started, unserved } = poolOf();
+    await started(2);
+    for (let i = 0; i < 2; i++) {
+      processes.at(-1)?.end("exit code 1");
+      await after(5000);
+    }
+    for (const one of [process(1), processes.at(-1)]) one?.end("signal SIGKILL", true);
+    expect([unserved(), log.filter((line) => line.startsWith("no worker is left"))]).toEqual([0, []]);
+  });
+
+  test("tries a recycling whose new process fails again, later and later, and leaves the old one", async () => {
+    const { pool, process, processes, log, started, switches } = poolOf();
+    await started(1);
+    const recycled = pool.recycle(process(1), "it is old", 60_000);
+    // It is under way.
+    await pool.recycle(process(1), "it is old", 60_000);
+    await settle();
+    for (const [count, wait] of [1000, 2000].entries()) {
+      process(count + 2).end("exit code 1");
+      await after(wait - 1);
+      expect([processes.length, pool.serving.map(({ pid }) => pid)]).toEqual([count + 2, [1]]);
+      await after(1);
+    }
+    process(4).told.ready();
+    await recycled;
+    expect(switches.at(-1)).toBe("4/1");
+    const failed = "worker 1 stays: worker 1 ended (exit code 1) before it was ready; the next one starts in";
+    expect(log).toEqual(["worker 1 is replaced: it is old", `${failed} 1 s`, `${failed} 2 s`]);
   });
 });
