@@ -96,7 +96,7 @@ export interface UploadOptions {
    */
   directory?: string;
   /**
-   * Files in one form, 0 to 10000; over it the answer is 413.
+   * Files in one form, 0 to 10000; over it the answer is 413. Inputs in which none was chosen do not count.
    * @default 20
    */
   maxFiles?: number;

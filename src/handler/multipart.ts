@@ -21,7 +21,7 @@ export interface Received {
 
 const NAMELESS = "a part of the form has no name";
 // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must not be in a file's name
-const CONTROLS = /[\0-\x1f\x7f]/g;
+const CONTROLS = /[\0-\x1f\x7f-\x9f]/g;
 
 /**
  * Takes in a form. The next chunk is asked of the client when the disk has taken the one before. Parts that are no
@@ -51,8 +51,10 @@ class Receiver {
   readonly #files: (UploadedFile | null)[] = [];
   /** Every file that was made. */
   readonly #paths: string[] = [];
-  /** Files that are being taken in, each with its stream. */
-  readonly #taking = new Map<Promise<void>, Readable>();
+  /** Those, and those that are being made. */
+  #created = 0;
+  /** Files that are being taken in. */
+  readonly #taking = new Set<Promise<void>>();
   #failure: { readonly error: unknown } | null = null;
   /** Fails what `receive` waits for. */
   #interrupt: (error: unknown) => void = () => {};
@@ -64,8 +66,9 @@ class Receiver {
       this.#parser = busboy({
         headers: { "content-type": contentType },
         defParamCharset: "utf8",
-        // It takes what is just as long as its limit for cut off.
-        limits: { files: maxFiles, fields: maxFields, fieldSize: maxFieldBytes + 1 },
+        // An input in which no file was chosen comes as a file, and is none. It takes a value that is just as long as its limit for
+        // cut off: with its name such a field is too large.
+        limits: { files: maxFiles + maxFields, fields: maxFields, fieldSize: maxFieldBytes },
       });
     } catch (cause) {
       throw new HttpError(400, "the content-type has no boundary", { cause });
@@ -73,7 +76,7 @@ class Receiver {
     this.#parser
       .on("file", (name, stream, info) => this.#begin(stream, name, info))
       .on("field", (name, value, info) => this.#add(name, value, info))
-      .on("filesLimit", () => this.#fail(new HttpError(413, `the form has more than ${maxFiles} files`)))
+      .on("filesLimit", () => this.#fail(tooManyFields(limits)))
       .on("fieldsLimit", () => this.#fail(tooManyFields(limits)))
       .on("error", (error) => this.#fail(brokenForm(error)));
   }
@@ -88,16 +91,16 @@ class Receiver {
     }
     parser.end();
     await this.#unlessFailed(() => closed);
-    await this.#unlessFailed(() => Promise.all(this.#taking.keys()));
+    await this.#unlessFailed(() => Promise.all(this.#taking));
     return { fields: this.#fields, files: this.#files.filter((file) => file !== null) };
   }
 
   /** Removes every file, when nothing writes any more. */
   async discard(): Promise<void> {
     this.#failure ??= { error: null };
+    // With it the file that it is in.
     this.#parser.destroy();
-    for (const stream of this.#taking.values()) stream.destroy();
-    await Promise.all(this.#taking.keys());
+    await Promise.all(this.#taking);
     await Promise.all(this.#paths.map((path) => rm(path, { force: true })));
   }
 
@@ -131,7 +134,7 @@ class Receiver {
     const taken = this.#take(stream, name, info)
       .catch((error: unknown) => this.#fail(error))
       .finally(() => this.#taking.delete(taken));
-    this.#taking.set(taken, stream);
+    this.#taking.add(taken);
   }
 
   async #take(stream: Readable, name: string | undefined, info: busboy.FileInfo): Promise<void> {
@@ -166,6 +169,8 @@ class Receiver {
   }
 
   async #create(): Promise<NewFile> {
+    const { maxFiles } = this.#limits;
+    if (++this.#created > maxFiles) throw new HttpError(413, `the form has more than ${maxFiles} files`);
     const file = await uploadDirectory.create();
     this.#paths.push(file.path);
     return file;

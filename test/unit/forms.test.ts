@@ -1,6 +1,6 @@
 /** Forms, however they are cut into chunks, and whatever is in them. */
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
@@ -12,6 +12,7 @@ import { UploadedFile, uploadDirectory } from "../../src/handler/uploads.ts";
 import { mediaTypeOf, parseUrlencoded } from "../../src/http/content.ts";
 import { HttpError } from "../../src/http/http-error.ts";
 import { field, file, multipart } from "../support/multipart.ts";
+import { failureOf } from "../support/poll.ts";
 
 setDefaultTimeout(30_000);
 
@@ -113,6 +114,122 @@ describe("multipart", () => {
     );
   });
 
+  describe("has parts", () => {
+    const text = (headers: string, content: string | Uint8Array = "content") =>
+      Buffer.concat([
+        Buffer.from(`--bb\r\n${headers}\r\n\r\n`),
+        Buffer.from(content as string),
+        Buffer.from("\r\n"),
+      ]);
+    const received = async (parts: readonly Buffer[], limits = LIMITS) => {
+      const form = Buffer.concat([...parts, Buffer.from("--bb--\r\n")]);
+      const { fields, files } = await receiveMultipart(bodyOf(form, [form.length]), TYPE, limits);
+      const shown = files.map(({ name, filename, type, size }) => [name, filename, type, size]);
+      await remove(files);
+      return [[...fields], shown];
+    };
+    const DISPOSITION = "Content-Disposition: form-data;";
+    const NO_FILE = text(
+      `${DISPOSITION} name="f"; filename=""\r\nContent-Type: application/octet-stream`,
+      "",
+    );
+
+    const cases: [string, Buffer, unknown][] = [
+      [
+        "a name as browsers escape it",
+        text(`${DISPOSITION} name="a%22%0d%0A%zz"`),
+        [[['a"\r\n%zz', "content"]], []],
+      ],
+      [
+        "a file's names so, too, and without control characters",
+        text(`${DISPOSITION} name="a%22"; filename="b%22%0d%0A\x9b.txt"`),
+        [[], [['a"', 'b".txt', "text/plain", 7]]],
+      ],
+      [
+        "names in UTF-8, without folders",
+        text(`${DISPOSITION} name="日"; filename="C:\\\\日\\\\本.txt"`),
+        [[], [["日", "本.txt", "text/plain", 7]]],
+      ],
+      [
+        "an encoded name (RFC 5987), without folders",
+        text(`${DISPOSITION} name="f"; filename="x"; filename*=UTF-8''..%2f%e2%82%ac%1b%7f.txt`),
+        [[], [["f", "€.txt", "text/plain", 7]]],
+      ],
+      [
+        "a type in any case, with parameters",
+        text(`${DISPOSITION} name="f"; filename="x"\r\nContent-Type: Text/HTML; charset=x`),
+        [[], [["f", "x", "text/html", 7]]],
+      ],
+      ["no file that was not chosen", NO_FILE, [[], []]],
+      [
+        "a file without a name",
+        text(`${DISPOSITION} name="f"; filename=""\r\nContent-Type: application/octet-stream`),
+        [[], [["f", "", "application/octet-stream", 7]]],
+      ],
+      [
+        "an empty file",
+        text(`${DISPOSITION} name="f"; filename="x"`, ""),
+        [[], [["f", "x", "text/plain", 0]]],
+      ],
+      [
+        "a field in its charset",
+        text(`${DISPOSITION} name="a"\r\nContent-Type: text/plain; charset=iso-8859-1`, Buffer.from([0xe9])),
+        [[["a", "é"]], []],
+      ],
+      [
+        "no part that is no form-data",
+        text('Content-Disposition: attachment; name="a"; filename="x"'),
+        [[], []],
+      ],
+    ];
+    for (const [what, part, expected] of cases) {
+      test(what, async () => expect(await received([part])).toEqual(expected as never));
+    }
+
+    const refused: [string, number, Buffer][] = [
+      ["a part of the form has no name", 400, text("Content-Disposition: form-data")],
+      ["a part of the form has no name", 400, text(`${DISPOSITION} filename="x"`)],
+      ["the header of a part is malformed, or has more", 400, text("Content-Disposition")],
+      [
+        "a field of the form has an unknown charset",
+        415,
+        text(`${DISPOSITION} name="a"\r\nContent-Type: text/plain; charset=klingon`),
+      ],
+      [
+        "a field of the form has more than 1000 bytes",
+        413,
+        text(
+          `${DISPOSITION} name="a"\r\nContent-Type: text/plain; charset=utf-16le`,
+          Buffer.alloc(1002, "a\0"),
+        ),
+      ],
+    ];
+    for (const [reason, status, part] of refused) {
+      test(`or is refused: ${reason} (${part.length})`, async () => {
+        const error = await failureOf("a refusal", 5000, received([part]));
+        expect([(error as HttpError).status, error.message]).toEqual([
+          status,
+          expect.stringContaining(reason),
+        ]);
+        expect(readdirSync(join(directory, "uploads"))).toEqual([]);
+      });
+    }
+
+    test("of which those in which no file was chosen count as none, and are bounded all the same", async () => {
+      const limits = { ...LIMITS, maxFiles: 1, maxFields: 2 };
+      const chosen = text(`${DISPOSITION} name="f"; filename="x"`);
+      const files = [[], [["f", "x", "text/plain", 7]]];
+      expect(await received([NO_FILE, chosen, NO_FILE], limits)).toEqual(files);
+      for (const [parts, reason] of [
+        [[chosen, chosen], "the form has more than 1 files"],
+        [[NO_FILE, NO_FILE, NO_FILE, NO_FILE], "the form has more than 2 fields"],
+      ] as const) {
+        const error = await failureOf("a refusal", 5000, received(parts, limits));
+        expect([(error as HttpError).status, error.message]).toEqual([413, reason]);
+      }
+    });
+  });
+
   test("asks for no more than the disk has taken", async () => {
     const size = 4_000_000;
     const form = multipart([file("f", "f", new Uint8Array(size))], "bb");
@@ -129,6 +246,46 @@ describe("multipart", () => {
     // The chunk that is asked for, one in the stream's buffer, and one being written.
     expect(ahead).toBeLessThan(5 * 65_536);
     await remove(files);
+  });
+});
+
+describe("an uploaded file", () => {
+  const receive = async () => {
+    const form = multipart([file("f", "f", "content")], "bb");
+    const { files } = await receiveMultipart(bodyOf(form, [form.length]), TYPE, LIMITS);
+    return files[0] as UploadedFile;
+  };
+
+  test("that cannot be moved stays where it is, and leaves nothing of a copy on another file system", async () => {
+    const elsewhere = mkdtempSync("/dev/shm/tercet-forms-");
+    try {
+      const one = await receive();
+      const { path } = one;
+      expect(statSync(elsewhere).dev).not.toBe(statSync(path).dev);
+      mkdirSync(join(elsewhere, "folder"));
+      const error = await failureOf("a refusal", 5000, one.moveTo(join(elsewhere, "folder")));
+      expect((error as NodeJS.ErrnoException).code).toBe("EISDIR");
+      expect(readdirSync(elsewhere)).toEqual(["folder"]);
+      expect(one.path).toBe(path);
+      await remove([one]);
+      expect(existsSync(path)).toBe(false);
+      expect((await failureOf("a refusal", 5000, one.moveTo(join(elsewhere, "x")))).message).toBe(
+        'moveTo: the file "f" was removed',
+      );
+    } finally {
+      rmSync(elsewhere, { recursive: true });
+    }
+  });
+
+  test("that was moved stays there, and can be moved on", async () => {
+    const one = await receive();
+    await one.moveTo(join(directory, "moved"));
+    await failureOf("a refusal", 5000, one.moveTo(join(directory, "no", "such")));
+    await remove([one]);
+    await one.moveTo(join(directory, "moved on"));
+    expect(one.path).toBe(join(directory, "moved on"));
+    expect(readFileSync(one.path, "utf8")).toBe("content");
+    expect(existsSync(join(directory, "moved"))).toBe(false);
   });
 });
 
