@@ -40,7 +40,9 @@ const COLUMN = `"integer", "float", or { type: "string" or "bytes", bytes: 1 to 
 /** @throws TableError */
 export function checkSchema(name: string, schema: TableSchema): void {
   if (typeof name !== "string" || !NAME.test(name)) {
-    throw new TableError(`a table is named ${inspect(name)}; it must be letters, digits and underscores`);
+    throw new TableError(
+      `a table is named ${inspect(name)}; it must be a letter and at most 63 letters, digits and underscores`,
+    );
   }
   const { rows, columns } = schema ?? {};
   if (!Number.isInteger(rows) || rows < 1 || rows > MAX_ROWS) {
@@ -57,7 +59,7 @@ export function checkSchema(name: string, schema: TableSchema): void {
   for (const [column, type] of entries) {
     if (!NAME.test(column)) {
       throw new TableError(
-        `table "${name}": a column is named "${column}"; it must be letters, digits and underscores`,
+        `table "${name}": a column is named "${column}"; it must be a letter and at most 63 letters, digits and underscores`,
       );
     }
     if (!isColumn(type))

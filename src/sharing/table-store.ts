@@ -129,7 +129,6 @@ class StoredTable {
 
   clear(): void {
     this.#rows.clear();
-    this.#nextExpiry = Number.POSITIVE_INFINITY;
   }
 
   #find(key: string, now: number): StoredRow | undefined {

@@ -16,16 +16,20 @@ const SCHEMA = {
   },
 } as const;
 
+/** Tables of two processes. */
 async function tableAt(clock: { now: number } = { now: 0 }) {
   const store = new TableStore();
   const tables = new Tables();
+  const other = new Tables();
   const table = tables.declare("t", SCHEMA);
-  await tables.connect(async (operation) => {
-    const result = store.run(operation, clock.now);
-    if ("error" in result) throw new TableError(result.error, result.code);
-    return result.value;
-  });
-  return { table, tables };
+  for (const each of [tables, other]) {
+    await each.connect(async (operation) => {
+      const result = store.run(operation, clock.now);
+      if ("error" in result) throw new TableError(result.error, result.code);
+      return result.value;
+    });
+  }
+  return { table, tables, other };
 }
 
 const errorOf = (promise: Promise<unknown>) => failureOf("an error", 1000, promise);
@@ -35,11 +39,16 @@ describe("a row", () => {
     const { table } = await tableAt();
     expect(await table.get("a")).toBeUndefined();
     await table.set("a", { count: 5, name: "été" });
-    await table.set("a", { ratio: 0.5, body: Buffer.from([1, 2]) });
-    expect(await table.get("a")).toEqual({ count: 5, ratio: 0.5, name: "été", body: Buffer.from([1, 2]) });
+    await table.set("a", { ratio: 0.5, body: Buffer.from([1, 2, 3, 4]) });
+    expect(await table.get("a")).toEqual({
+      count: 5,
+      ratio: 0.5,
+      name: "été",
+      body: Buffer.from([1, 2, 3, 4]),
+    });
     await table.set("b", {});
     expect(await table.entries()).toEqual([
-      ["a", { count: 5, ratio: 0.5, name: "été", body: Buffer.from([1, 2]) }],
+      ["a", { count: 5, ratio: 0.5, name: "été", body: Buffer.from([1, 2, 3, 4]) }],
       ["b", { count: 0, ratio: 0, name: "", body: Buffer.alloc(0) }],
     ]);
     expect(await table.delete("a")).toBe(true);
@@ -57,6 +66,8 @@ describe("a row", () => {
     const read = (await table.get("a")) as { body: Uint8Array };
     expect(read.body[0]).toBe(1);
     read.body[0] = 9;
+    expect((await table.get("a"))?.body[0]).toBe(1);
+    for (const [, listed] of await table.entries()) listed.body[0] = 9;
     expect((await table.get("a"))?.body[0]).toBe(1);
   });
 
@@ -100,10 +111,25 @@ describe("a row", () => {
     expect(await table.get("short")).toBeUndefined();
     expect(await table.count()).toBe(2);
     clock.now = 1020;
+    expect(await table.count()).toBe(1);
     await table.set("new", {});
     await table.set("newer", {});
     expect((await table.entries()).map(([key]) => key)).toEqual(["kept", "new", "newer"]);
     expect(await table.incr("window", "count").catch((error) => error.code)).toBe("TERCET_TABLE_FULL");
+  });
+
+  test("whose time is over is not listed, nor deleted, and is made again as the last", async () => {
+    const clock = { now: 0 };
+    const { table } = await tableAt(clock);
+    for (const key of ["a", "b"]) await table.set(key, {}, { ttl: 10 });
+    await table.set("c", {});
+    clock.now = 10;
+    expect(await table.delete("a")).toBe(false);
+    expect(await table.get("b")).toBeUndefined();
+    await table.set("b", {}, { ttl: 10 });
+    expect((await table.entries()).map(([key]) => key)).toEqual(["c", "b"]);
+    clock.now = 20;
+    expect((await table.entries()).map(([key]) => key)).toEqual(["c"]);
   });
 });
 
@@ -176,6 +202,9 @@ describe("a wrong value rejects, and names the column and the value", () => {
       errorOf(table.get("k".repeat(257))),
       errorOf(table.get("é".repeat(129))),
       errorOf(table.set("a", {}, { ttl: -1 })),
+      errorOf(table.compareAndSet("a", null, {}, { ttl: 1.5 })),
+      errorOf(table.set("a", null as never)),
+      errorOf(table.compareAndSet("a", { count: "1" as never }, {})),
       errorOf(table.incr("a", "name")),
       errorOf(table.incr("a", "count", 0.5)),
     ];
@@ -184,6 +213,9 @@ describe("a wrong value rejects, and names the column and the value", () => {
       'table "t": a key is a string of 257 bytes; it must be a string of 1 to 256 bytes in UTF-8',
       'table "t": a key is a string of 258 bytes; it must be a string of 1 to 256 bytes in UTF-8',
       'table "t": ttl is -1; it must be a whole number of milliseconds from 1 on, or 0 for no end',
+      'table "t": ttl is 1.5; it must be a whole number of milliseconds from 1 on, or 0 for no end',
+      'table "t": the values are null; they must be an object',
+      `table "t": column "count" is '1'; it must be a whole number from -(2^53 - 1) to 2^53 - 1`,
       'table "t": column "name" is of string; only integer and float can be incremented',
       'table "t": column "count" is incremented by 0.5; it must be a whole number from -(2^53 - 1) to 2^53 - 1',
     ]);
@@ -213,13 +245,37 @@ describe("a declaration", () => {
     expect(await Promise.all([late.incr("a", "n"), late.incr("a", "n")])).toEqual([1, 2]);
   });
 
+  test("that a process makes later otherwise than another did is an error of whoever uses it", async () => {
+    const { tables, other } = await tableAt();
+    other.declare("late", { rows: 2, columns: { n: "integer" } });
+    const late = tables.declare("late", { rows: 1, columns: { n: "integer" } });
+    // Nobody has caught it by then.
+    await new Promise(setImmediate);
+    expect((await errorOf(late.incr("a", "n"))).message).toStartWith(
+      'table "late" is declared with 1 rows of n integer; it is there already, with 2 rows',
+    );
+  });
+
+  test("of all that is allowed", () => {
+    const text = { type: "string", bytes: 65_536 } as const;
+    const tables = new Tables();
+    tables.declare("t".repeat(64), { rows: 4096, columns: { text } });
+    const columns = Object.fromEntries(Array.from({ length: 64 }, (_, i) => [`c${i}`, "integer" as const]));
+    tables.declare("columns", { rows: 1, columns });
+    tables.declare("rows", { rows: 1_000_000, columns: { n: "integer" } });
+  });
+
   test("before the start there is nobody to ask", async () => {
     const table = new Tables().declare("t", SCHEMA);
     expect((await errorOf(table.get("a"))).message).toBe('table "t": the server has not started');
   });
 
   const wrong: [string, unknown, string][] = [
-    ["a b", SCHEMA, "a table is named 'a b'; it must be letters, digits and underscores"],
+    [
+      "a b",
+      SCHEMA,
+      "a table is named 'a b'; it must be a letter and at most 63 letters, digits and underscores",
+    ],
     [
       "t",
       { rows: 0, columns: SCHEMA.columns },
@@ -236,6 +292,18 @@ describe("a declaration", () => {
       "t",
       { rows: 1, columns: { a: "text" } },
       `table "t": column "a" is 'text'; it must be "integer", "float", or`,
+    ],
+    ["t".repeat(65), SCHEMA, "it must be a letter and at most 63 letters, digits and underscores"],
+    ["t", { rows: 1_000_001, columns: { n: "integer" } }, 'table "t": rows is 1000001; it must be'],
+    [
+      "t",
+      { rows: 1, columns: { a: { type: "bytes", bytes: 0 } } },
+      `table "t": column "a" is { type: 'bytes', bytes: 0 }; it must be`,
+    ],
+    [
+      "t",
+      { rows: 1, columns: { a: { type: "string", bytes: 65_537 } } },
+      `table "t": column "a" is { type: 'string', bytes: 65537 }; it must be`,
     ],
     [
       "t",
