@@ -293,7 +293,7 @@ export class Server {
   /**
    * A small table that all processes share: best declared before the start, when it is there once they are ready, and a reload
    * whose code declares it otherwise fails.
-   * @param name letters, digits and underscores
+   * @param name a letter, and at most 63 letters, digits and underscores
    * @throws TableError for a wrong schema, or another one than before
    */
   table<const C extends Columns>(name: string, schema: TableSchema<C>): Table<C> {
