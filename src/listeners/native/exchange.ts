@@ -301,15 +301,14 @@ export class NativeExchange implements Exchange, Sink {
 }
 
 /**
- * Of a text without a content-type the engine would say that it is plain, and of bytes that they are a file to be saved, which
- * a browser then does. Of a stream it says nothing, and keeps the content-length of a short one.
+ * Of a text without a content-type, or with an empty one, the engine would say that it is plain, and of bytes that they are a file to
+ * be saved, which a browser then does. Of a stream it says nothing, and keeps the content-length of a short one.
  */
 function contentOf(
   head: ResponseHead,
   body: Uint8Array | string | null,
 ): Uint8Array | string | ReadableStream<Uint8Array> | null {
-  if (body === null || body.length === 0 || fieldValue(head.fields, "content-type") !== undefined)
-    return body;
+  if (body === null || body.length === 0 || fieldValue(head.fields, "content-type")) return body;
   return new ReadableStream({
     start(controller) {
       controller.enqueue(toBytes(body));
