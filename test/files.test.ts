@@ -41,6 +41,8 @@ const bytes = Buffer.from(Array.from({ length: MIB }, (_, i) => (i * 31 + (i >> 
 
 for (const folder of [root, outside, `${root}/folder`, `${root}/bare`, `${root}/.hidden`, `${root}/page.d`])
   mkdirSync(folder);
+// What stands for an index is no file.
+mkdirSync(`${root}/bare/below/index.html`, { recursive: true });
 const put = (path: string, content: string | Uint8Array) => {
   writeFileSync(path, content);
   utimesSync(path, OLD, OLD);
@@ -318,6 +320,8 @@ describe("the static handler", () => {
     "/%2eenv",
     "/bare",
     "/bare/",
+    "/bare/below",
+    "/bare/below/",
     "/index.html/",
     "/index.html/x",
     "/case.txt",
