@@ -69,6 +69,7 @@ symlinkSync("../public-secret.txt", `${root}/beside-out.txt`);
 symlinkSync("folder/index.html", `${root}/link-in.html`);
 symlinkSync("circle", `${root}/circle`);
 symlinkSync(`${outside}/secret.txt`, `${root}/index.html.br`);
+mkdirSync(`${root}/index.html.gz`);
 linkSync(`${root}/Case.txt`, `${root}/hard.txt`);
 execFileSync("mkfifo", [`${root}/pipe`]);
 put(`${root}/huge.bin`, "");
@@ -270,9 +271,12 @@ describe("the static handler", () => {
     expect(header(response, "cache-control")).toBe("max-age=60, immutable");
   });
 
-  test("a sibling that leads outside is no form of the file", async () => {
+  test("a sibling that leads outside, or is a folder, is no form of the file", async () => {
     await using client = await HTTP1.open(shared.server);
-    const response = await client.request({ path: "/index.html", headers: { "accept-encoding": "br" } });
+    const response = await client.request({
+      path: "/index.html",
+      headers: { "accept-encoding": "br, gzip" },
+    });
     expect(header(response, "content-encoding")).toBeUndefined();
     expect(await response.body.text()).toBe("the index");
   });
