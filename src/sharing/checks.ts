@@ -20,7 +20,7 @@ export class TableChecks {
   }
 
   values(values: unknown): void {
-    if (typeof values !== "object" || values === null) {
+    if (typeof values !== "object" || values === null || Array.isArray(values)) {
       throw this.#error(`the values are ${shown(values)}; they must be an object`);
     }
     for (const [column, value] of Object.entries(values)) {
@@ -39,7 +39,15 @@ export class TableChecks {
       throw this.#error(`column "${column}" is incremented by ${shown(by)}; it must be ${allowed}`);
   }
 
-  ttl(ttl: unknown): void {
+  options(options: unknown): void {
+    if (options === undefined) return;
+    if (typeof options !== "object" || options === null)
+      throw this.#error(`the options are ${shown(options)}; they must be an object`);
+    // A lock with a `tll` would be held for ever.
+    for (const name in options) {
+      if (name !== "ttl") throw this.#error(`there is no option ${shown(name)}; there is ttl`);
+    }
+    const { ttl } = options as { ttl?: unknown };
     if (ttl === undefined || (Number.isSafeInteger(ttl) && (ttl as number) >= 0)) return;
     throw this.#error(
       `ttl is ${shown(ttl)}; it must be a whole number of milliseconds from 1 on, or 0 for no end`,

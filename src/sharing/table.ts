@@ -44,11 +44,11 @@ export class Table<C extends Columns = Columns> {
    * is given.
    * @throws TableError; with code TERCET_TABLE_FULL where the table has as many rows as it may (as a rejection)
    */
-  async set(key: string, values: Partial<Row<C>>, { ttl }: RowOptions = {}): Promise<void> {
+  async set(key: string, values: Partial<Row<C>>, options?: RowOptions): Promise<void> {
     this.#checks.key(key);
     this.#checks.values(values);
-    this.#checks.ttl(ttl);
-    await this.#operate({ table: this.name, type: "set", key, values, ttl });
+    this.#checks.options(options);
+    await this.#operate({ table: this.name, type: "set", key, values, ttl: options?.ttl });
   }
 
   /** @returns false where there was no such row */
@@ -62,11 +62,18 @@ export class Table<C extends Columns = Columns> {
    * @param by what is added; it may be negative
    * @throws TableError; where the sum is out of the column's range, too (as a rejection)
    */
-  async incr(key: string, column: keyof C & string, by = 1, { ttl }: RowOptions = {}): Promise<number> {
+  async incr(key: string, column: keyof C & string, by = 1, options?: RowOptions): Promise<number> {
     this.#checks.key(key);
     this.#checks.increment(column, by);
-    this.#checks.ttl(ttl);
-    return (await this.#operate({ table: this.name, type: "incr", key, column, by, ttl })) as number;
+    this.#checks.options(options);
+    return (await this.#operate({
+      table: this.name,
+      type: "incr",
+      key,
+      column,
+      by,
+      ttl: options?.ttl,
+    })) as number;
   }
 
   /**
@@ -78,13 +85,20 @@ export class Table<C extends Columns = Columns> {
     key: string,
     expected: Partial<Row<C>> | null,
     values: Partial<Row<C>> | null,
-    { ttl }: RowOptions = {},
+    options?: RowOptions,
   ): Promise<boolean> {
     this.#checks.key(key);
     if (expected !== null) this.#checks.values(expected);
     if (values !== null) this.#checks.values(values);
-    this.#checks.ttl(ttl);
-    const operation = { table: this.name, type: "compareAndSet", key, expected, values, ttl } as const;
+    this.#checks.options(options);
+    const operation = {
+      table: this.name,
+      type: "compareAndSet",
+      key,
+      expected,
+      values,
+      ttl: options?.ttl,
+    } as const;
     return (await this.#operate(operation)) as boolean;
   }
 

@@ -181,6 +181,7 @@ describe("a wrong value rejects, and names the column and the value", () => {
       'column "body" is 5 bytes; it must be a Uint8Array of at most 4',
     ],
     ["a function", { count: () => 1 }, 'column "count" is [Function: count]; it must be a whole number'],
+    ["a list", [], "the values are []; they must be an object"],
     ["unknown column", { other: 1 }, `there is no column 'other'; there are count, ratio, name, body`],
     ["inherited name", JSON.parse('{"__proto__":1}'), `there is no column '__proto__'; there are count`],
   ];
@@ -195,6 +196,24 @@ describe("a wrong value rejects, and names the column and the value", () => {
       expect(await table.count()).toBe(0);
     });
   }
+
+  test("options of a row", async () => {
+    const { table } = await tableAt();
+    const wrongOptions: [object, string][] = [
+      [{ tll: 1 }, "there is no option 'tll'; there is ttl"],
+      [5 as unknown as object, "the options are 5; they must be an object"],
+      [{ ttl: 0.5 }, "ttl is 0.5; it must be a whole number of milliseconds from 1 on, or 0 for no end"],
+    ];
+    for (const [options, message] of wrongOptions) {
+      const calls = [
+        table.set("a", {}, options),
+        table.incr("a", "count", 1, options),
+        table.compareAndSet("a", null, {}, options),
+      ];
+      for (const call of calls) expect(await errorOf(call)).toEqual(new TableError(`table "t": ${message}`));
+    }
+    expect(await table.count()).toBe(0);
+  });
 
   test("a key, a ttl, a step", async () => {
     const { table } = await tableAt();
