@@ -45,7 +45,7 @@ export async function reloadOnChange(file: string, server: Server): Promise<void
 }
 
 function isIgnored(path: string): boolean {
-  return path !== "" && path.split(sep).some((name) => NO_CODE.test(name));
+  return path.split(sep).some((name) => NO_CODE.test(name));
 }
 
 function isSame(one: Stats, other: Stats): boolean {

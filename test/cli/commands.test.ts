@@ -6,7 +6,7 @@ import { constants } from "node:os";
 import { join } from "node:path";
 import { bindTcp } from "../../src/listeners/ports.ts";
 import { ControlServer, type ServerStatus } from "../../src/manager/control.ts";
-import { runDirectoryIn, tercet } from "../support/cli.ts";
+import { type Outcome, runDirectoryIn, tercet } from "../support/cli.ts";
 import { HTTP2 } from "../support/clients.ts";
 import { ControlConnection } from "../support/control-connection.ts";
 import { inTime, until } from "../support/poll.ts";
@@ -430,7 +430,14 @@ describe("a server on a port", () => {
     const { code, stderr } = await tercet(scratch, ["status", "--port", "1"]);
     expect(code).toBe(1);
     expect(lineOf(stderr)).toMatch(/^no server is running on port 1 .*; there is --run-dir /);
-    const unset = await tercet(scratch, ["stop", "--run-dir", ""]);
+    const [unset, wrong] = (await Promise.all(
+      [
+        ["stop", "--run-dir", ""],
+        ["stop", "--port", "http"],
+      ].map((args) => tercet(scratch, args)),
+    )) as [Outcome, Outcome];
+    expect([wrong.code, wrong.stdout]).toEqual([1, ""]);
+    expect(lineOf(wrong.stderr)).toStartWith('option "port" is "http"; it must be a whole number');
     expect([unset.code, unset.stdout]).toEqual([1, ""]);
     expect(lineOf(unset.stderr)).toBe('option "run-dir" is ""; it must be a path to a folder');
 

@@ -5,7 +5,11 @@ import type { ServerStatus } from "../../src/manager/control.ts";
 
 const MIB = 1024 * 1024;
 const none = { active: 0, completed: 0, aborted: 0, failed: 0, rejected: 0 };
-const protocols = { "HTTP/1.1": none, "HTTP/2": { ...none, active: 3, completed: 1234 }, "HTTP/3": none };
+const protocols = {
+  "HTTP/1.1": none,
+  "HTTP/2": { active: 3, completed: 1234, aborted: 5, failed: 7, rejected: 11 },
+  "HTTP/3": none,
+};
 
 const STATUS: ServerStatus = {
   version: "0.1.0",
@@ -80,14 +84,33 @@ describe("a status", () => {
       "",
       "PROCESS        PID  STATE     UPTIME  REQUESTS  IN FLIGHT  QUEUED    RSS   CPU  RESTARTS",
       "manager    4194000  serving      59s         -          -       -    60M    0%         -",
-      "reactor 1  4194001  silent     1h00m      1237          3       7  2000M  100%         2",
+      "reactor 1  4194001  silent     1h00m      1260          3       7  2000M  100%         2",
       "worker 1   4194002  retiring   1d00h  99999999          2       -   100M  150%         0",
       "worker 16  4194003  ready      5m07s      123M          1       -     0M    0%         0",
       "task 1     4194004  ready         1s       300          1      20    50M   50%         1",
       "",
       "PROTOCOL  IN FLIGHT  COMPLETED  ABORTED  FAILED  REJECTED",
       "HTTP/1.1          0          0        0       0         0",
-      "HTTP/2            3       1234        0       0         0",
+      "HTTP/2            3       1234        5       7        11",
+    ]);
+  });
+
+  test("of a server that does not listen yet has no protocols", () => {
+    const starting = {
+      ...STATUS,
+      state: "starting",
+      protocols: [],
+      port: 0,
+      reactors: [],
+      workers: [],
+    } as const;
+    const manager = { ...STATUS.manager, uptime: 60_000 };
+    expect(statusLines({ ...starting, taskWorkers: [], manager }, 100)).toEqual([
+      "tercet 0.1.0, starting on port 0 (not listening yet)",
+      "run directory /tmp/tercet-0-443",
+      "",
+      "PROCESS      PID  STATE     UPTIME  REQUESTS  IN FLIGHT  QUEUED  RSS  CPU  RESTARTS",
+      "manager  4194000  starting   1m00s         -          -       -  60M   0%         -",
     ]);
   });
 
