@@ -343,6 +343,16 @@ test("task workers are replaced after maxTasks, and no task is lost; a shutdown 
   await server.leavesNothing();
 });
 
+test("a task that was done in the turn in which another ended its process is done", async () => {
+  await using server = await startFixture("tasks.ts", { options: { tasks: { concurrency: 2 } } });
+  await using caller = await TaskCaller.open(server);
+  const log = server.scratch.file("held");
+  const done = caller.task({ do: "hold", name: "done", log });
+  await until("the first", 10_000, () => notesOf(log).length === 1);
+  expect((await caller.task({ do: "end" })).name).toBe("TaskLostError");
+  expect((await done).result?.name).toBe("done");
+});
+
 test("kill -9 of the manager leaves no task worker behind, stuck as it may be", async () => {
   await using server = await startFixture("tasks.ts", { options: { tasks: { workers: 2 } } });
   await using caller = await TaskCaller.open(server);
