@@ -35,7 +35,7 @@ export type Standing = "open" | "unknown" | Outcome;
  * - **One claimant at a time.** No two live processes have the same task. What a process has claimed when it dies is claimed
  *   again, with a higher `attempt`, by whoever comes first, as long as there are `attempts` left (durable queues), or is gone
  *   with it (others). So a task of a durable queue runs at least once, and may run more than once.
- * - **In order**: of those that wait and are due, the one that was added first is claimed first. A task added again under the
+ * - **In order**: of those that wait, the one that has been due the longest is claimed first. A task added again under the
  *   same id is one task.
  * - **Bounded**: `add` rejects with a TaskQueueFullError where as many wait as are allowed.
  * - **A call that rejects has done nothing.** `finish` and `retry` do not reject, since the task has run: where they fail

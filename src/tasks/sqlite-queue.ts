@@ -58,7 +58,8 @@ export class SqliteQueue implements TaskQueue {
   #operations: Operation[] = [];
   /** Of tasks that have run: they failed, and are tried again. */
   #overdue: Operation[] = [];
-  #isFlushing = true;
+  /** Null: as SQLite was built, which may be either. */
+  #isFlushing: boolean | null = null;
   /** Tasks that may be added in this transaction; counted with the first. */
   #room: number | null = null;
   #waiting = 0;

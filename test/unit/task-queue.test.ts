@@ -72,6 +72,13 @@ const dataOf = (tasks: readonly QueuedTask[]) => tasks.map(({ data }) => decode(
 const result = (value: unknown): Outcome => ({ ok: true, value: encode(value, "t", "r") });
 const failure = (message: string): Outcome => ({ ok: false, value: encodeError(new Error(message)) });
 
+/** Nothing can be written until `mockRestore`. */
+function lockOut() {
+  return spyOn(DatabaseSync.prototype, "exec").mockImplementation((sql) => {
+    if (sql.startsWith("BEGIN")) throw new Error("database is locked");
+  });
+}
+
 /** A process of its own that has claimed so many tasks. */
 async function claimant(count: number): Promise<{ ids: string[]; kill(): Promise<void> }> {
   const child = Bun.spawn([process.execPath, fixture("claims-tasks.ts"), path, String(count)], {
@@ -145,6 +152,15 @@ for (const [kind, make] of [
       expect(dataOf(await queue.claim(100))).toEqual(["again"]);
     });
 
+    test("has the room of what was claimed before in the same turn, or is one task with another", async () => {
+      const queue: TaskQueue = await make();
+      const twice = task(0);
+      const adds = [twice, twice, task(1), task(2), task(3), task(4)].map((one) => queue.add(one));
+      const claimed = queue.claim(1);
+      await Promise.all([...adds, queue.add(task(5))]);
+      expect(dataOf([...(await claimed), ...(await queue.claim(100))])).toEqual([0, 1, 2, 3, 4, 5]);
+    });
+
     test("gives a task again when it is to be tried again, as the next attempt", async () => {
       const queue: TaskQueue = await make();
       await queue.add(task("again"));
@@ -207,11 +223,8 @@ describe("a queue in SQLite", () => {
 
   test("what is asked together waits together for somebody who has the file locked, and is refused together", async () => {
     const queue = await openQueue();
-    const exec = spyOn(DatabaseSync.prototype, "exec");
+    const exec = lockOut();
     try {
-      exec.mockImplementation((sql) => {
-        if (sql.startsWith("BEGIN")) throw new Error("database is locked");
-      });
       const adds = await Promise.allSettled([1, 2, 3].map((data) => queue.add(task(data))));
       expect(adds.map(({ status }) => status)).toEqual(["rejected", "rejected", "rejected"]);
       expect(exec.mock.calls.filter(([sql]) => sql.startsWith("BEGIN")).length).toBe(1);
@@ -254,6 +267,47 @@ describe("a queue in SQLite", () => {
     expect(log).toEqual(
       Array(2).fill(expect.stringContaining(`the task queue ${path} was removed or replaced`)),
     );
+  });
+
+  test("what could not be kept of a task that has run is kept at the latest when the queue is closed", async () => {
+    const queue = await openQueue();
+    await queue.add(task("done"));
+    const [done] = (await queue.claim(1)) as [QueuedTask];
+    const exec = lockOut();
+    await queue.finish(done, result(null));
+    exec.mockRestore();
+    await queue.close();
+    expect(await (await openQueue()).claim(1)).toEqual([]);
+  });
+
+  test("what is added is flushed to the disk, and what is claimed is not", async () => {
+    const queue = await openQueue();
+    const exec = spyOn(DatabaseSync.prototype, "exec");
+    try {
+      for (let i = 0; i < 2; i++) {
+        await queue.add(task(i));
+        await queue.claim(1);
+      }
+      const flushed = ["PRAGMA synchronous = FULL", "BEGIN IMMEDIATE", "COMMIT"];
+      const written = ["PRAGMA synchronous = NORMAL", "BEGIN IMMEDIATE", "COMMIT"];
+      expect(exec.mock.calls.flat()).toEqual([...flushed, ...written, ...flushed, ...written]);
+    } finally {
+      exec.mockRestore();
+    }
+  });
+
+  test("what is due longer is claimed earlier, and given in that order", async () => {
+    const queue = await openQueue();
+    await queue.add(task("tried"));
+    const [tried] = (await queue.claim(1)) as [QueuedTask];
+    await queue.add(task("new"));
+    await queue.retry(tried, 1000);
+    try {
+      setSystemTime(Date.now() + 2000);
+      expect(dataOf(await queue.claim(2))).toEqual(["new", "tried"]);
+    } finally {
+      setSystemTime();
+    }
   });
 
   test("a task that is added again is one task", async () => {
