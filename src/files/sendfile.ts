@@ -39,7 +39,7 @@ export async function fileResponseOf(exchange: Exchange, asked: SendFileRequest)
   const fields = withoutField(asked.fields, "content-length");
   if (fieldValue(fields, "content-type") === undefined) fields.push("content-type", contentType(path));
   const { status, offset = 0, length = Math.max(0, size - offset) } = asked;
-  if (offset > size || offset + length > size) {
+  if (offset + length > size) {
     throw new RangeError(
       `sendfile: ${path} has ${size} bytes, and not those from ${offset} to ${offset + length}`,
     );
