@@ -605,8 +605,7 @@ describe("options", () => {
 
   /** The code with which a connection is closed at once; null where it is taken, or nothing is heard. */
   async function refusalOf(port: number): Promise<number | null> {
-    const peer = await RawHttp3.connect(port).catch(() => null);
-    if (peer === null) return null;
+    const peer = RawHttp3.attempt(port);
     try {
       return (await peer.untilClosed(2_000)).code;
     } catch {
@@ -1047,6 +1046,22 @@ describe("peers that do no good", () => {
     let least = Number.POSITIVE_INFINITY;
     for (let round = 1; round <= 3 && least >= 0; round++) least = Math.min(least, await excess());
     expect(least).toBeLessThan(0);
+  });
+
+  test("a client that acknowledges nothing holds up nobody", async () => {
+    const { server } = shared;
+    using relay = await UdpRelay.to(server.port);
+    await using others = await RawHttp3.open(server.port);
+    await using peer = await RawHttp3.open(relay.port);
+    expect(await peer.get()).toBe(200);
+    relay.hold();
+    peer.begin(headers(request({ path: "/trailers/sized?bytes=100000" })), true);
+    await until("the window's end", 5_000, () => relay.waiting >= 25);
+    const ids = Array.from({ length: 60 }, () => peer.begin(headers(GET), true));
+    for (let i = 0; i < 20; i++) expect(await others.get()).toBe(200);
+    relay.release();
+    for (const id of ids) await until("its own answers", 5_000, () => peer.stream(id).ended);
+    expect(ids.map((id) => peer.statuses(id))).toEqual(ids.map(() => [200]));
   });
 
   /**

@@ -7,6 +7,7 @@ import type { ResponseHead } from "../../src/exchange.ts";
 import { QuicBody } from "../../src/listeners/quic/body.ts";
 import { Outbox, type Sender } from "../../src/listeners/quic/outbox.ts";
 import { Spool, SpoolSpace } from "../../src/listeners/quic/spool.ts";
+import { until } from "../support/poll.ts";
 
 describe("a spool", () => {
   let directory: string;
@@ -98,6 +99,7 @@ describe("the outbox", () => {
     readonly #name: string;
     readonly #takesBodyFirst: boolean;
     blocked: () => void = () => {};
+    isStuck = false;
 
     constructor(sent: string[], name: string, takesBodyFirst = true) {
       this.#sent = sent;
@@ -116,6 +118,10 @@ describe("the outbox", () => {
 
     sendHeadLast(): void {
       this.#sent.push(`${this.#name}, carrying`);
+    }
+
+    notCalled(): void {
+      this.isStuck = true;
     }
   }
 
@@ -151,5 +157,13 @@ describe("the outbox", () => {
     expect(gone.sent).toEqual([]);
     gone.outbox.gone(gone.streams[0] as Stream);
     expect(gone.sent).toEqual(["a, carrying", "b", "c", "d"]);
+  });
+
+  test("waits for the engine's callback for a moment", async () => {
+    const { sent, outbox, streams } = filled("abcd");
+    outbox.flush();
+    await until("the end of it", 5_000, () => sent.length > 0);
+    expect(sent).toEqual(["a, carrying", "b", "c", "d"]);
+    expect(streams.map(({ isStuck }) => isStuck)).toEqual([true, false, false, false]);
   });
 });

@@ -20,6 +20,8 @@ const ENGINE_ERROR = 1;
  * client: something is moved after so many milliseconds.
  */
 const STILL_FOR = 30_000;
+/** Milliseconds for which nobody waits for the engine to call for a stream of a connection after it did not. */
+const STUCK_FOR = 10_000;
 /** A stream of a reserved type, which every client ignores and which is meant for this (RFC 9114 §6.2.3). */
 const PADDING = Uint8Array.of(0x21, 0);
 
@@ -70,6 +72,7 @@ export class QuicConnection implements Connection {
   #packets = 0n;
   #heardAt = performance.now();
   #stirredAt = this.#heardAt;
+  #stuckUntil = 0;
 
   constructor(id: string, session: QuicSession, owner: ConnectionOwner) {
     this.id = id;
@@ -118,6 +121,16 @@ export class QuicConnection implements Connection {
   streamClosed(): void {
     this.open--;
     this.lastUsed = performance.now();
+  }
+
+  /** The engine can send nothing of it: its client acknowledges nothing. */
+  stuck(): void {
+    this.#stuckUntil = performance.now() + STUCK_FOR;
+  }
+
+  /** It was stuck a moment ago. */
+  get isStuck(): boolean {
+    return this.#stuckUntil !== 0 && performance.now() < this.#stuckUntil;
   }
 
   /**

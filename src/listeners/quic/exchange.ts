@@ -144,10 +144,10 @@ export class QuicExchange implements Exchange, Sink, BodyOwner, ResponseOwner {
 
   /**
    * The same in two steps, the body first: the engine cannot send that, and says so by calling `blocked`; see
-   * outbox.ts. False where it takes no body any more.
+   * outbox.ts. False where it takes no body any more, or would not call.
    */
   sendBodyFirst(body: Uint8Array, blocked: () => void): boolean {
-    if (this.#isGone()) return false;
+    if (this.#isGone() || this.#connection.isStuck) return false;
     this.#stream.onblocked = blocked;
     return this.#attempt(() => this.#stream.setBody(body));
   }
@@ -159,6 +159,10 @@ export class QuicExchange implements Exchange, Sink, BodyOwner, ResponseOwner {
       this.#sendHead(head, false);
       this.#wasSent();
     });
+  }
+
+  notCalled(): void {
+    this.#connection.stuck();
   }
 
   inform(head: ResponseHead): boolean {

@@ -8,12 +8,19 @@ import type { ResponseHead } from "../../exchange.ts";
 
 /** Fewer responses than this go out at once, each by itself: the callback costs a little, and up to a millisecond. */
 const BATCH_FROM = 4;
+/**
+ * Milliseconds that the engine has for its callback. For a stream of a connection whose congestion window is full there is
+ * none: a client that acknowledges nothing would hold up all others.
+ */
+const CALLED_WITHIN = 20;
 
 export interface Sender {
   send(head: ResponseHead, body: Uint8Array | null): void;
   /** False where the engine takes no body any more; `blocked` is not called then. */
   sendBodyFirst(body: Uint8Array, blocked: () => void): boolean;
   sendHeadLast(head: ResponseHead): void;
+  /** There was no callback in time. */
+  notCalled(): void;
 }
 
 export interface Letter<AnySender extends Sender> {
@@ -27,11 +34,16 @@ export class Outbox<AnySender extends Sender> {
   #scheduled = false;
   /** Its body is with the engine, whose callback the others wait for. */
   #carrier: Letter<AnySender> | null = null;
+  #timer: NodeJS.Timeout | undefined;
   readonly #flush = () => {
     this.#scheduled = false;
     this.flush();
   };
   readonly #blocked = () => this.#deliver();
+  readonly #late = () => {
+    this.#carrier?.exchange.notCalled();
+    this.#deliver();
+  };
 
   /** It leaves at the end of this turn of the event loop, or a moment later. */
   add(letter: Letter<AnySender>): void {
@@ -58,6 +70,7 @@ export class Outbox<AnySender extends Sender> {
       if (!letter.exchange.sendBodyFirst(letter.body, this.#blocked)) continue;
       this.#letters.splice(i, 1);
       this.#carrier = letter;
+      this.#timer = setTimeout(this.#late, CALLED_WITHIN);
       return true;
     }
     return false;
@@ -67,6 +80,7 @@ export class Outbox<AnySender extends Sender> {
     const carrier = this.#carrier;
     if (carrier === null) return;
     this.#carrier = null;
+    clearTimeout(this.#timer);
     carrier.exchange.sendHeadLast(carrier.head);
     this.#sendAll();
   }
