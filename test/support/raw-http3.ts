@@ -5,7 +5,7 @@
  * The library opens bidirectional streams only; a unidirectional one begins when something is sent on its id, by a call of
  * its that is not public. What it tells of a reset stream it tells in words.
  */
-import { connectQuicAsync, type QuicClientSession } from "@currentspace/http3";
+import { connectQuic, type QuicClientSession } from "@currentspace/http3";
 import {
   errorName,
   FrameType,
@@ -91,12 +91,9 @@ export class RawHttp3 implements AsyncDisposable {
     session.on("stream", (stream) => stream.on("error", () => {}).resume());
   }
 
-  /**
-   * A connection on which nothing was sent yet.
-   * @param window bytes that the server may have under way
-   */
-  static async connect(port: number, window = 100_000_000, servername = "localhost"): Promise<RawHttp3> {
-    const session = await connectQuicAsync(`https://127.0.0.1:${port}`, {
+  /** A connection that is being made: a server that refuses it does so now and then before the library tells that it is there. */
+  static attempt(port: number, window = 100_000_000, servername = "localhost"): RawHttp3 {
+    const session = connectQuic(`https://127.0.0.1:${port}`, {
       rejectUnauthorized: false,
       servername,
       runtimeMode: "portable",
@@ -105,6 +102,16 @@ export class RawHttp3 implements AsyncDisposable {
       initialMaxData: window,
     });
     return new RawHttp3(session);
+  }
+
+  /**
+   * A connection on which nothing was sent yet.
+   * @param window bytes that the server may have under way
+   */
+  static async connect(port: number, window?: number, servername?: string): Promise<RawHttp3> {
+    const peer = RawHttp3.attempt(port, window, servername);
+    await peer.#session.ready();
+    return peer;
   }
 
   /** A connection with its control stream and SETTINGS, as every client begins (RFC 9114 §6.2.1). */
