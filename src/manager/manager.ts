@@ -61,6 +61,8 @@ const MAX_REQUESTS_JITTER = 0.1;
  * default, 10, it returns under load what the next request asks back, at 3 % of the reactor's time.
  */
 const PURGE_DELAY = "1000";
+/** Milliseconds: nothing that a reactor does takes so long, but a function of `dispatch` that never returns. */
+const REACTOR_STUCK_AFTER = 10_000;
 /** What becomes of those who ask while no process listens. */
 const NOBODY_ANSWERED = "nobody is answered";
 const SHUTTING_DOWN = "the server is shutting down";
@@ -118,10 +120,8 @@ export class Manager implements ServerAccess {
     this.#scaler = new Scaler(workers, workerIdleTimeout);
     this.#reactorPulse = new Heartbeat(
       () => this.#reactors.serving,
-      (child) => child.ask(briefly, STATS_TIMEOUT),
-      (_, counts) => {
-        if (counts !== null) this.#heardAt = now();
-      },
+      (child) => child.ask(briefly, REACTOR_STUCK_AFTER),
+      (child, counts) => this.#checkReactor(child, counts),
     );
     this.#workerPulse = new Heartbeat(
       () => this.#workers.serving,
@@ -554,6 +554,17 @@ export class Manager implements ServerAccess {
     if (mode === "base") return stuckAfter(requestTimeout);
     // Twice as long as a reactor waits, which knows the exchange at fault: it is to be the first to find it.
     return Math.min(MAX_DELAY, 2 * Math.max(requestTimeout, STATS_TIMEOUT));
+  }
+
+  /** The connections of one that is stuck are lost either way; another takes new ones. */
+  #checkReactor(child: ReactorChild, counts: ReactorCounts | null): void {
+    if (counts !== null) this.#heardAt = now();
+    else if (child.alive && !this.#isStopping) {
+      const id = this.#reactors.slotOf(child)?.id;
+      const silent = `has not answered for ${REACTOR_STUCK_AFTER / 1000} s`;
+      this.#log(`reactor ${id} (${child.pid}) ${silent}: it is killed, and its connections with it`);
+      child.kill("SIGKILL");
+    }
   }
 
   #checkWorker(child: WorkerChild, counts: WorkerCounts | null): void {

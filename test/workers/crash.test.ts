@@ -175,6 +175,20 @@ test("a reactor that dies takes its connections with it, and the totals go on", 
   expect([active, completed >= 10]).toEqual([1, true]);
 });
 
+test("a reactor that never answers is killed, and another takes its place", async () => {
+  await using server = await startFixture("server.ts");
+  const reactorsOf = async () => {
+    await using client = await HTTP1.open(server);
+    return (await readStats(client)).reactors;
+  };
+  const stuck = (await reactorsOf())[0]?.pid ?? 0;
+  process.kill(stuck, "SIGSTOP");
+  const told = `reactor 1 (${stuck}) has not answered for 10 s: it is killed, and its connections with it`;
+  await until("its end", 30_000, () => server.stderr.includes(told));
+  const next = await until("another", 10_000, reactorsOf);
+  expect(next.map(({ restarts }) => restarts)).toEqual([1]);
+});
+
 test("a reactor that starts while there is no worker answers 503, as the one before did", async () => {
   const scratch = await Scratch.make();
   const die = scratch.file("die");
