@@ -1,5 +1,5 @@
 /** What every queue of tasks promises, and what one in a file does beyond that. */
-import { afterEach, describe, expect, setSystemTime, spyOn, test } from "bun:test";
+import { afterAll, afterEach, describe, expect, setSystemTime, spyOn, test } from "bun:test";
 import {
   mkdirSync,
   mkdtempSync,
@@ -61,6 +61,8 @@ afterEach(async () => {
   available = 0;
   untold = [];
 });
+
+afterAll(() => rmSync(directory, { recursive: true }));
 
 let last = 0;
 function task(data: unknown, more: Partial<QueuedTask> = {}): QueuedTask {
