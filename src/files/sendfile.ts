@@ -1,5 +1,4 @@
 /** `response.sendfile`: looks at the file in the worker, and has the reactor send it. */
-
 import { constants } from "node:fs";
 import { access, stat } from "node:fs/promises";
 import { resolve } from "node:path";

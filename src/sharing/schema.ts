@@ -35,14 +35,13 @@ const MAX_VALUE_BYTES = 65_536;
 const MAX_TABLE_BYTES = 256 * 1024 * 1024;
 const NUMBER_BYTES = 8;
 const NAME = /^[A-Za-z]\w{0,63}$/;
+const NAMED = "a letter and at most 63 letters, digits and underscores";
 const COLUMN = `"integer", "float", or { type: "string" or "bytes", bytes: 1 to ${MAX_VALUE_BYTES} }`;
 
 /** @throws TableError */
 export function checkSchema(name: string, schema: TableSchema): void {
   if (typeof name !== "string" || !NAME.test(name)) {
-    throw new TableError(
-      `a table is named ${inspect(name)}; it must be a letter and at most 63 letters, digits and underscores`,
-    );
+    throw new TableError(`a table is named ${inspect(name)}; it must be ${NAMED}`);
   }
   const { rows, columns } = schema ?? {};
   if (!Number.isInteger(rows) || rows < 1 || rows > MAX_ROWS) {
@@ -58,9 +57,7 @@ export function checkSchema(name: string, schema: TableSchema): void {
   }
   for (const [column, type] of entries) {
     if (!NAME.test(column)) {
-      throw new TableError(
-        `table "${name}": a column is named "${column}"; it must be a letter and at most 63 letters, digits and underscores`,
-      );
+      throw new TableError(`table "${name}": a column is named "${column}"; it must be ${NAMED}`);
     }
     if (!isColumn(type))
       throw new TableError(`table "${name}": column "${column}" is ${inspect(type)}; it must be ${COLUMN}`);

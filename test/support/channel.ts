@@ -1,13 +1,32 @@
 /** The other end of a channel between a reactor and a worker, without a process. */
 import type { Socket } from "node:net";
 import { Duplex } from "node:stream";
-import { type Frame, FrameReader, FrameWriter, WIRE_VERSION } from "../../src/wire/frames.ts";
+import { type Frame, FrameReader, FrameType, FrameWriter, WIRE_VERSION } from "../../src/wire/frames.ts";
 
 /** Says something at the other end. */
 export function say(socket: Duplex, write: (writer: FrameWriter) => void): void {
   const writer = new FrameWriter();
   write(writer);
   socket.emit("data", writer.take());
+}
+
+interface Hello {
+  readonly workerId: number;
+  readonly pid: number;
+}
+
+/** What ends a channel in the place of a hello: that of another version, and another frame with the same in it. */
+export function wrongHellos(given: Hello): readonly ((writer: FrameWriter) => void)[] {
+  const hello = { version: WIRE_VERSION, ...given };
+  return [
+    (writer) => writer.hello({ ...hello, version: WIRE_VERSION + 1 }),
+    (writer) => {
+      writer.hello(hello);
+      const frame = writer.take();
+      frame[4] = FrameType.data;
+      writer.raw(frame);
+    },
+  ];
 }
 
 /**
@@ -18,7 +37,7 @@ export function say(socket: Duplex, write: (writer: FrameWriter) => void): void 
  */
 export function openChannel<Attached>(
   attach: (socket: Socket) => Attached,
-  hello: { readonly workerId: number; readonly pid: number } | ((writer: FrameWriter) => void),
+  hello: Hello | ((writer: FrameWriter) => void),
   told: (frame: Frame) => void = () => {},
 ): { readonly socket: Duplex; readonly attached: Attached } {
   const reader = new FrameReader();

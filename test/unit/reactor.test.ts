@@ -24,11 +24,11 @@ import { WaitingQueue } from "../../src/reactor/waiting-queue.ts";
 import type { WorkerLink } from "../../src/reactor/worker-link.ts";
 import { maskOf } from "../../src/wire/connections.ts";
 import { writeFile } from "../../src/wire/files.ts";
-import { DATA_BYTES, type Frame, FrameType, type FrameWriter, WIRE_VERSION } from "../../src/wire/frames.ts";
+import { DATA_BYTES, type Frame, FrameType, type FrameWriter } from "../../src/wire/frames.ts";
 import { writeResponse, writeTrailers } from "../../src/wire/heads.ts";
 import { progressPath } from "../../src/wire/progress.ts";
 import { WINDOW_BYTES } from "../../src/wire/window.ts";
-import { openChannel, say } from "../support/channel.ts";
+import { openChannel, say, wrongHellos } from "../support/channel.ts";
 import { inTime, until } from "../support/poll.ts";
 
 class Worker implements Candidate {
@@ -682,18 +682,9 @@ describe("the channel closes of a worker that sends", () => {
   }
 
   test("something else than a hello, or that of another version", () => {
-    const hello = { version: WIRE_VERSION, workerId: 1, pid: 1_000_000 };
     const broken: number[] = [];
     const reactor = reactorOf({}, "", undefined, (pid) => broken.push(pid));
-    for (const first of [
-      (writer: FrameWriter) => writer.hello({ ...hello, version: WIRE_VERSION + 1 }),
-      (writer: FrameWriter) => {
-        writer.hello(hello);
-        const frame = writer.take();
-        frame[4] = FrameType.data;
-        writer.raw(frame);
-      },
-    ]) {
+    for (const first of wrongHellos({ workerId: 1, pid: 1_000_000 })) {
       const { socket } = openChannel((socket) => reactor.attach(socket), first);
       expect(socket.destroyed).toBe(true);
     }

@@ -2,12 +2,12 @@
 import { describe, expect, test } from "bun:test";
 import { once } from "node:events";
 import type { Exchange, ExchangeId } from "../../src/exchange.ts";
-import { DATA_BYTES, FrameError, FrameType, type FrameWriter, WIRE_VERSION } from "../../src/wire/frames.ts";
+import { DATA_BYTES, FrameError, FrameType, type FrameWriter } from "../../src/wire/frames.ts";
 import { writeRequest, writeTrailers } from "../../src/wire/heads.ts";
 import type { Progress } from "../../src/wire/progress.ts";
 import { WINDOW_BYTES } from "../../src/wire/window.ts";
 import { Worker } from "../../src/worker/worker.ts";
-import { openChannel, say } from "../support/channel.ts";
+import { openChannel, say, wrongHellos } from "../support/channel.ts";
 import { inTime } from "../support/poll.ts";
 import { requestHead } from "../support/request-head.ts";
 
@@ -131,18 +131,9 @@ describe("the channel closes of a reactor that sends", () => {
   }
 
   test("something else than a hello, or that of another version", async () => {
-    const hello = { version: WIRE_VERSION, workerId: 0, pid: 77 };
-    for (const first of [
-      (writer: FrameWriter) => writer.hello({ ...hello, version: WIRE_VERSION + 1 }),
-      (writer: FrameWriter) => {
-        writer.hello(hello);
-        const frame = writer.take();
-        frame[4] = FrameType.data;
-        writer.raw(frame);
-      },
-    ]) {
+    for (const first of wrongHellos({ workerId: 0, pid: 77 })) {
       const { attached } = openChannel((socket) => workerOf().worker.attach(socket), first);
-      expect(attached).rejects.toBeInstanceOf(FrameError);
+      await expect(attached).rejects.toBeInstanceOf(FrameError);
     }
   });
 });
