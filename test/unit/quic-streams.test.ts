@@ -1,13 +1,18 @@
-/** What the engine `quic` keeps of bodies that nobody reads, and of responses that leave together, without a connection. */
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+/**
+ * What the engine `quic` makes of requests on their way in, keeps of bodies that nobody reads, and of responses that leave
+ * together, without a connection.
+ */
+import { afterAll, afterEach, beforeAll, describe, expect, jest, mock, spyOn, test } from "bun:test";
 import { mkdtempSync, readdirSync, readlinkSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { ResponseHead } from "../../src/exchange.ts";
-import { QuicBody } from "../../src/listeners/quic/body.ts";
+import { BodyLostError, type ResponseHead } from "../../src/exchange.ts";
+import type { ListenerHost } from "../../src/listeners/listener.ts";
+import { Arrivals } from "../../src/listeners/quic/arrival.ts";
+import { type BodyOwner, QuicBody, type Reading } from "../../src/listeners/quic/body.ts";
+import type { QuicExchange } from "../../src/listeners/quic/exchange.ts";
 import { Outbox, type Sender } from "../../src/listeners/quic/outbox.ts";
 import { Spool, SpoolSpace } from "../../src/listeners/quic/spool.ts";
-import { until } from "../support/poll.ts";
 
 describe("a spool", () => {
   let directory: string;
@@ -70,28 +75,219 @@ describe("a spool", () => {
   });
 });
 
+/** What a client sends on a stream, as the engine gives it. */
+class Sending {
+  readonly #asked: PromiseWithResolvers<IteratorResult<Uint8Array[], undefined>>[] = [];
+  readonly reading: Reading;
+
+  constructor() {
+    const next = () => {
+      const asked = Promise.withResolvers<IteratorResult<Uint8Array[], undefined>>();
+      this.#asked.push(asked);
+      return asked.promise;
+    };
+    this.reading = { pieces: { next }, first: next() };
+  }
+
+  /** Some more bytes have come. */
+  async send(...pieces: Uint8Array[]): Promise<void> {
+    this.#asked.shift()?.resolve({ value: pieces, done: false });
+    await turn();
+  }
+
+  async end(): Promise<void> {
+    this.#asked.shift()?.resolve({ value: undefined, done: true });
+    await turn();
+  }
+
+  async breakOff(): Promise<void> {
+    this.#asked.shift()?.reject(new Error("reset"));
+    await turn();
+  }
+}
+
+const turn = () => new Promise<void>((resolve) => setImmediate(resolve));
+
+describe("an arrival", () => {
+  /** How a request is handed over: `at once`, or `later`, with the end or the beginning of a body, and whether it has one. */
+  function arriving(method: string) {
+    const sending = new Sending();
+    const told: string[] = [];
+    const exchange = {
+      method,
+      aborted: false,
+      receive: () => told.push("with a body"),
+      brokenOff: () => told.push("broken off"),
+    };
+    const host = { accept: () => told.push("accepted") };
+    const arrivals = new Arrivals(host as unknown as ListenerHost);
+    arrivals.add(exchange as unknown as QuicExchange, sending.reading);
+    return { sending, told, exchange };
+  }
+
+  test("without a body is one whose end comes with its head, or before any of it", async () => {
+    for (const method of ["GET", "POST"]) {
+      const { sending, told } = arriving(method);
+      await sending.end();
+      expect(told).toEqual(["accepted"]);
+    }
+    for (const method of ["GET", "HEAD", "DELETE", "OPTIONS", "TRACE"]) {
+      const { sending, told } = arriving(method);
+      await turn();
+      expect(told).toEqual([]);
+      await sending.end();
+      expect(told).toEqual(["accepted"]);
+    }
+  });
+
+  test("with a body is one that begins it, or may begin it only when it was answered", async () => {
+    const { sending, told } = arriving("GET");
+    await sending.send(Buffer.from("a"));
+    expect(told).toEqual(["with a body", "accepted"]);
+    for (const method of ["POST", "CONNECT", "PROPFIND"]) {
+      const { sending, told } = arriving(method);
+      await turn();
+      expect(told).toEqual(["with a body", "accepted"]);
+      await sending.send(Buffer.from("a"));
+      expect(told).toEqual(["with a body", "accepted"]);
+    }
+  });
+
+  test("that is broken off, or whose client has gone, is handed over to nobody; behind that it is its body's", async () => {
+    const broken = arriving("GET");
+    await broken.sending.breakOff();
+    const gone = arriving("GET");
+    gone.exchange.aborted = true;
+    await gone.sending.end();
+    const later = arriving("POST");
+    await turn();
+    await later.sending.breakOff();
+    expect([broken.told, gone.told, later.told]).toEqual([["broken off"], [], ["with a body", "accepted"]]);
+  });
+});
+
 describe("a body", () => {
+  const KIB = 1024;
+  const directory = mkdtempSync(join(tmpdir(), "tercet-body-"));
+  afterAll(() => rmSync(directory, { recursive: true }));
+  afterEach(() => {
+    mock.restore();
+    jest.useRealTimers();
+  });
+
+  function arriving(bounds: { length?: number; maxBodyBytes?: number; space?: number } = {}) {
+    const { length, maxBodyBytes = 1e9, space = 1e9 } = bounds;
+    const sending = new Sending();
+    const told: string[] = [];
+    const owner: BodyOwner = {
+      stopSending: () => told.push("stop"),
+      cannotKeep: ({ message }) => told.push(message),
+      brokenOff: () => told.push("broken off"),
+      wanted: () => told.push("wanted"),
+      trailers: [],
+    };
+    const store = { directory, space: new SpoolSpace(space), maxBodyBytes };
+    const body = new QuicBody(length, sending.reading, owner, store);
+    return { body, sending, told, space: store.space };
+  }
+
   test("that is read as it comes needs no disk, however long it is", async () => {
-    const piece = Buffer.alloc(64 * 1024);
-    const pieces = Array(32).fill([piece]).values();
-    const owner = { stopSending() {}, brokenOff() {}, wanted() {}, trailers: [] };
-    const failures: string[] = [];
-    const body = new QuicBody(
-      undefined,
-      {
-        pieces: { next: async () => pieces.next() },
-        first: Promise.resolve({ value: [piece], done: false }),
-      },
-      { ...owner, cannotKeep: ({ message }) => failures.push(message) },
-      { directory: tmpdir(), space: new SpoolSpace(0), maxBodyBytes: 1e9 },
-    );
-    expect((await body.readAll()).length).toBe(33 * piece.length);
-    expect(failures).toEqual([]);
+    const { body, sending, told } = arriving({ space: 0 });
+    const all = body.readAll();
+    const piece = Buffer.alloc(64 * KIB);
+    for (let i = 0; i < 33; i++) await sending.send(piece);
+    await sending.end();
+    expect([(await all).length, told]).toEqual([33 * piece.length, ["wanted"]]);
+  });
+
+  test("keeps its order where it waits in memory, on the disk and in memory again", async () => {
+    const { body, sending, space } = arriving({ space: 128 * KIB });
+    const sent = [256, 64, 32].map((size, i) => Buffer.alloc(size * KIB, i + 1));
+    await sending.send(sent[0] as Buffer, sent[1] as Buffer);
+    const read = [await body.read()];
+    // There is room in memory, but not for what is behind that on the disk.
+    await sending.send(sent[2] as Buffer);
+    expect(space.take(33 * KIB)).toBe(false);
+    read.push(await body.read(), await body.read());
+    expect(read.map((chunk) => chunk?.[0])).toEqual([1, 2, 3]);
+    await sending.send(Buffer.alloc(32 * KIB, 4));
+    // All of the disk is free again.
+    expect(space.take(128 * KIB)).toBe(true);
+    expect((await body.read())?.[0]).toBe(4);
+  });
+
+  test("that does not fit in memory, or on the disk, or cannot be read from there, is lost", async () => {
+    const full = arriving({ space: 64 * KIB });
+    await full.sending.send(Buffer.alloc(256 * KIB), Buffer.alloc(65 * KIB));
+    expect(full.told).toEqual(["bodies that were not read in time have filled their space"]);
+    await full.sending.end();
+    await turn();
+    await expect(full.body.read()).rejects.toThrow(BodyLostError);
+    const unread = arriving();
+    await unread.sending.send(Buffer.alloc(257 * KIB));
+    spyOn(Spool.prototype, "read").mockRejectedValue(new Error("EIO"));
+    await expect(unread.body.read()).rejects.toThrow("the body could not be kept");
+    expect(unread.told).toEqual(["wanted", "EIO"]);
+    expect(unread.space.take(1e9)).toBe(true);
+  });
+
+  test("over maxBodyBytes is stopped, and no more of it is kept than shows that", async () => {
+    const { body, sending, told } = arriving({ maxBodyBytes: 10 });
+    await sending.send(Buffer.alloc(10));
+    expect(told).toEqual([]);
+    await sending.send(Buffer.alloc(5));
+    await sending.send(Buffer.alloc(5));
+    expect(told).toEqual(["stop"]);
+    await sending.end();
+    expect((await body.readAll()).length).toBe(15);
+  });
+
+  test("that nobody wants is let go by while it is short; a long one is stopped", async () => {
+    const short = arriving();
+    short.body.cancel();
+    await short.sending.send(Buffer.alloc(64 * KIB));
+    expect(short.told).toEqual([]);
+    for (let i = 0; i < 2; i++) await short.sending.send(Buffer.alloc(1));
+    expect(short.told).toEqual(["stop"]);
+    const [declared, begun] = [arriving({ length: 64 * KIB + 1 }), arriving()];
+    await begun.sending.send(Buffer.alloc(64 * KIB + 1));
+    for (const { body, told } of [declared, begun]) {
+      body.cancel();
+      expect(told).toEqual(["stop"]);
+      expect(await body.read()).toBeNull();
+    }
+  });
+
+  test("that nobody wants, and that has no end within a second, is stopped", async () => {
+    const [endless, ended, broken] = [arriving(), arriving(), arriving()];
+    jest.useFakeTimers();
+    for (const { body } of [endless, ended, broken]) body.cancel();
+    await ended.sending.end();
+    await broken.sending.breakOff();
+    jest.advanceTimersByTime(999);
+    expect(endless.told).toEqual([]);
+    jest.advanceTimersByTime(1);
+    expect([endless.told, ended.told, broken.told]).toEqual([["stop"], [], []]);
+  });
+
+  test("that has come whole outlives its stream in memory, and not on the disk", async () => {
+    const [short, long] = [arriving(), arriving()];
+    await short.sending.send(Buffer.from("abc"));
+    await long.sending.send(Buffer.alloc(256 * KIB), Buffer.alloc(256 * KIB));
+    for (const { sending, body } of [short, long]) {
+      await sending.end();
+      body.lost();
+    }
+    await turn();
+    expect((await short.body.readAll()).length).toBe(3);
+    expect(long.space.take(1e9)).toBe(true);
+    await expect(long.body.readAll()).rejects.toThrow("the client went away");
   });
 });
 
 describe("the outbox", () => {
   const head: ResponseHead = { status: 200, fields: [] };
+  afterEach(() => jest.useRealTimers());
 
   /** Notes what is sent of it; the engine takes its body first where it does at all. */
   class Stream implements Sender {
@@ -159,11 +355,30 @@ describe("the outbox", () => {
     expect(gone.sent).toEqual(["a, carrying", "b", "c", "d"]);
   });
 
-  test("waits for the engine's callback for a moment", async () => {
-    const { sent, outbox, streams } = filled("abcd");
+  test("gives no empty body first: the engine does not call for it", () => {
+    const sent: string[] = [];
+    const outbox = new Outbox<Stream>();
+    const streams = [..."abcd"].map((name) => new Stream(sent, name));
+    for (const exchange of streams)
+      outbox.add({ exchange, head, body: Buffer.from(exchange === streams[2] ? "body" : "") });
     outbox.flush();
-    await until("the end of it", 5_000, () => sent.length > 0);
+    streams[2]?.blocked();
+    expect(sent).toEqual(["c, carrying", "a", "b", "d"]);
+  });
+
+  test("waits for the engine's callback for a moment, each time anew", () => {
+    jest.useFakeTimers();
+    const { sent, outbox, streams, add } = filled("abcd");
+    outbox.flush();
+    jest.advanceTimersByTime(15);
+    streams[0]?.blocked();
+    streams.push(...[..."efgh"].map((name) => new Stream(sent, name)));
+    streams.slice(4).forEach(add);
+    outbox.flush();
+    jest.advanceTimersByTime(19);
     expect(sent).toEqual(["a, carrying", "b", "c", "d"]);
-    expect(streams.map(({ isStuck }) => isStuck)).toEqual([true, false, false, false]);
+    jest.advanceTimersByTime(1);
+    expect(sent.slice(4)).toEqual(["e, carrying", "f", "g", "h"]);
+    expect(streams.findIndex(({ isStuck }) => isStuck)).toBe(4);
   });
 });

@@ -84,11 +84,7 @@ export class QuicBody implements RequestBody {
         return chunk;
       }
       if (this.#state === "cancelled") return null;
-      if (this.#spool !== null && this.#spool.size > 0) {
-        const spooled = await this.#readSpool(this.#spool);
-        if (spooled !== null) return spooled;
-        continue;
-      }
+      if (this.#spool !== null && this.#spool.size > 0) return this.#readSpool(this.#spool);
       if (this.#state === "ended") return null;
       if (this.#state === "lost") throw new BodyLostError("the client went away");
       await new Promise<void>((resolve) => {
