@@ -162,6 +162,8 @@ for (const kind of ALL_CLIENTS) {
         "ERR_HTTP_INVALID_STATUS_CODE",
         "ERR_STREAM_NULL_VALUES",
         "ERR_INVALID_ARG_TYPE",
+        "ERR_INVALID_ARG_TYPE",
+        "ERR_INVALID_ARG_TYPE",
       ]);
     });
 

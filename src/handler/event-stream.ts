@@ -2,6 +2,7 @@
 import { inspect } from "node:util";
 import type { Exchange } from "../exchange.ts";
 import { fieldValue } from "../http/fields.ts";
+import { unknownName } from "../unknown-name.ts";
 import { onOver } from "./request.ts";
 
 export interface ServerSentEvent {
@@ -26,6 +27,8 @@ interface Body {
   end(): void;
 }
 
+const OPTION_NAMES: readonly (keyof EventStreamOptions)[] = ["heartbeat"];
+const EVENT_NAMES: readonly (keyof ServerSentEvent)[] = ["data", "event", "id", "retry"];
 const HEARTBEAT = 15_000;
 const LINE_END = /\r\n|\r|\n/;
 
@@ -40,6 +43,7 @@ export class EventStream {
   #settle: () => void = () => {};
 
   constructor(exchange: Exchange, body: Body, options: EventStreamOptions) {
+    mustBeKnown(options, OPTION_NAMES);
     const { heartbeat = HEARTBEAT } = options;
     if (!(heartbeat >= 0 && heartbeat < 2 ** 31)) {
       throw new RangeError(`sse: heartbeat is ${inspect(heartbeat)}, not milliseconds from 0 to 2^31 - 1`);
@@ -63,15 +67,12 @@ export class EventStream {
   /**
    * Sends an event, at once. Resolves when there is room for more, and when the stream is over.
    * @param event the data alone, or with type, id and retry
-   * @throws TypeError (as a rejection) for a line break or NUL where there can be none
+   * @throws TypeError (as a rejection) for a line break or NUL where there can be none, and for a name that there is none of
    */
   async send(event: string | ServerSentEvent): Promise<void> {
-    const {
-      data,
-      event: type,
-      id,
-      retry,
-    } = typeof event === "string" ? ({ data: event } as ServerSentEvent) : event;
+    const given: ServerSentEvent = typeof event === "string" ? { data: event } : event;
+    mustBeKnown(given, EVENT_NAMES);
+    const { data, event: type, id, retry } = given;
     let text = "";
     if (type !== undefined) text += `event: ${oneLine("event", type)}\n`;
     if (id !== undefined) {
@@ -115,6 +116,12 @@ export class EventStream {
     clearInterval(this.#heartbeat);
     this.#settle();
   }
+}
+
+/** @throws TypeError */
+function mustBeKnown(given: object, known: readonly string[]): void {
+  const fault = unknownName(given, known);
+  if (fault !== null) throw new TypeError(`sse: ${fault}`);
 }
 
 function oneLine(what: string, text: string): string {

@@ -221,7 +221,7 @@ export class HttpResponse {
    * before this server, and for the HTTP/3 engine quic, which goes by it.
    * @param priority `urgency` from 0, the most urgent, to 7; `incremental` where the body is of use piece by piece. What
    * is left out is as the client said
-   * @throws RangeError for another urgency, ResponseStateError after the head was sent
+   * @throws RangeError for another urgency, TypeError for another option, ResponseStateError after the head was sent
    */
   priority(priority: Priority): this {
     this.#mustBeOpen("priority");
@@ -280,7 +280,7 @@ export class HttpResponse {
   /**
    * Begins a stream of server-sent events. It stays open after the handler has returned, until it is closed or its
    * client leaves.
-   * @throws ResponseStateError after the head was sent
+   * @throws TypeError or RangeError for options that there are none of, ResponseStateError after the head was sent
    */
   sse(options: EventStreamOptions = {}): EventStream {
     this.#mustBeOpen("sse");

@@ -1,5 +1,6 @@
 /** The `priority` field (RFC 9218 §4): a dictionary of structured fields (RFC 9651), of which two members are known. */
 import { inspect } from "node:util";
+import { unknownName } from "../unknown-name.ts";
 
 export interface Priority {
   /** 0, the most urgent, to 7; 3 where it is not said. */
@@ -8,6 +9,7 @@ export interface Priority {
   readonly incremental?: boolean;
 }
 
+const NAMES: readonly (keyof Priority)[] = ["urgency", "incremental"];
 const URGENCY = /^[0-7]$/;
 
 /** Null for what says nothing that is known. A member that has no valid value is as if it were not there (RFC 9218 §4). */
@@ -21,8 +23,11 @@ export function parsePriority(value: string): Priority | null {
   return Object.keys(priority).length === 0 ? null : priority;
 }
 
-/** @throws RangeError for an urgency that there is not */
-export function formatPriority({ urgency, incremental }: Priority): string {
+/** @throws RangeError for an urgency that there is not, TypeError for a name that there is none of */
+export function formatPriority(priority: Priority): string {
+  const fault = unknownName(priority, NAMES);
+  if (fault !== null) throw new TypeError(`priority: ${fault}`);
+  const { urgency, incremental } = priority;
   if (urgency !== undefined && !URGENCY.test(String(urgency))) {
     throw new RangeError(
       `the urgency is ${inspect(urgency)}, not a whole number from 0 to 7 (RFC 9218 §4.1)`,

@@ -173,6 +173,13 @@ export class NodeResponse extends ServerResponse<NodeRequest> {
   }
 
   override writeEarlyHints(hints: Record<string, string | string[]>, callback?: () => void): void {
+    // A string has a method of that name, and each of its characters would be a field.
+    if (typeof hints !== "object" || hints === null) {
+      const error = new TypeError(
+        `the hints are an object of fields, not ${hints === null ? "null" : typeof hints}`,
+      );
+      throw Object.assign(error, { code: "ERR_INVALID_ARG_TYPE" });
+    }
     if (hints.link !== undefined && hints.link.length > 0) this.writeInformation(103, hints, callback);
   }
 

@@ -1,4 +1,5 @@
 /** What is asked of a table is checked by whoever asks: what is wrong costs nobody else anything. */
+import { unknownName } from "../unknown-name.ts";
 import { allowedIn, type Column, type Columns, shown } from "./schema.ts";
 import { TableError } from "./table-error.ts";
 
@@ -44,9 +45,8 @@ export class TableChecks {
     if (typeof options !== "object" || options === null)
       throw this.#error(`the options are ${shown(options)}; they must be an object`);
     // A lock with a `tll` would be held for ever.
-    for (const name in options) {
-      if (name !== "ttl") throw this.#error(`there is no option ${shown(name)}; there is ttl`);
-    }
+    const fault = unknownName(options, ["ttl"]);
+    if (fault !== null) throw this.#error(fault);
     const { ttl } = options as { ttl?: unknown };
     if (ttl === undefined || (Number.isSafeInteger(ttl) && (ttl as number) >= 0)) return;
     throw this.#error(

@@ -1,5 +1,6 @@
 /** What a table's rows are made of: the types of columns, and the checks of values. */
 import { inspect } from "node:util";
+import { unknownName } from "../unknown-name.ts";
 import { TableError } from "./table-error.ts";
 
 /**
@@ -43,6 +44,8 @@ export function checkSchema(name: string, schema: TableSchema): void {
   if (typeof name !== "string" || !NAME.test(name)) {
     throw new TableError(`a table is named ${inspect(name)}; it must be ${NAMED}`);
   }
+  const fault = unknownName(schema ?? {}, ["rows", "columns"]);
+  if (fault !== null) throw new TableError(`table "${name}": ${fault}`);
   const { rows, columns } = schema ?? {};
   if (!Number.isInteger(rows) || rows < 1 || rows > MAX_ROWS) {
     throw new TableError(
@@ -78,7 +81,9 @@ function isColumn(column: unknown): column is Column {
   if (typeof column !== "object" || column === null) return false;
   const { type, bytes } = column as { type?: unknown; bytes?: unknown };
   const isWhole = Number.isInteger(bytes) && (bytes as number) >= 1 && (bytes as number) <= MAX_VALUE_BYTES;
-  return (type === "string" || type === "bytes") && isWhole;
+  return (
+    (type === "string" || type === "bytes") && isWhole && unknownName(column, ["type", "bytes"]) === null
+  );
 }
 
 /** Two schemas of one text are the same. */

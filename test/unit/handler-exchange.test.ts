@@ -102,6 +102,19 @@ describe("an event stream", () => {
     expect(beats).toBe(before);
   });
 
+  test("knows what it is asked for", async () => {
+    const { response } = open();
+    expect(() => response.sse({ hearbeat: 1 } as never)).toThrow(
+      'sse: there is no option "hearbeat"; there are heartbeat',
+    );
+    const stream = response.sse({ heartbeat: 0 });
+    const sent = stream.send({ type: "tick", data: 1 } as never);
+    expect(await failureOf("the event", 1000, sent)).toEqual(
+      new TypeError('sse: there is no option "type"; there are data, event, id, retry'),
+    );
+    stream.close();
+  });
+
   test("whose client has left before is closed from the beginning", async () => {
     const { exchange, response } = open();
     exchange.abandon("the client left");

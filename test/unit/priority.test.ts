@@ -31,5 +31,8 @@ describe("priority", () => {
     for (const urgency of [-1, 8, 1.5, Number.NaN]) {
       expect(() => formatPriority({ urgency })).toThrow("not a whole number from 0 to 7 (RFC 9218 §4.1)");
     }
+    expect(() => formatPriority({ urgent: 1 } as never)).toThrow(
+      'priority: there is no option "urgent"; there are urgency, incremental',
+    );
   });
 });

@@ -200,7 +200,7 @@ describe("a wrong value rejects, and names the column and the value", () => {
   test("options of a row", async () => {
     const { table } = await tableAt();
     const wrongOptions: [object, string][] = [
-      [{ tll: 1 }, "there is no option 'tll'; there is ttl"],
+      [{ tll: 1 }, 'there is no option "tll"; there are ttl'],
       [5 as unknown as object, "the options are 5; they must be an object"],
       [{ ttl: 0.5 }, "ttl is 0.5; it must be a whole number of milliseconds from 1 on, or 0 for no end"],
     ];
@@ -335,6 +335,12 @@ describe("a declaration", () => {
       { rows: 1_000_000, columns: { a: { type: "string", bytes: 300 }, n: "integer" } },
       'table "t": 1000000 rows of 308 bytes are 308000000, and 268435456 are allowed',
     ],
+    [
+      "t",
+      { rows: 1, columns: { a: { type: "string", bytes: 1, ttl: 1 } } },
+      `table "t": column "a" is { type: 'string', bytes: 1, ttl: 1 }; it must be`,
+    ],
+    ["t", { ...SCHEMA, ttl: 1 }, 'table "t": there is no option "ttl"; there are rows, columns'],
     ["t", null, 'table "t": rows is undefined; it must be'],
   ];
   for (const [name, schema, message] of wrong) {
