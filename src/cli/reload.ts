@@ -1,6 +1,12 @@
 /** `tercet reload`: has a running server load its code anew, and says how it went. */
 import { Command } from "commander";
-import { ANSWER_TIMEOUT, connectTo, type ServerFlags, withServerFlags } from "./running-server.ts";
+import {
+  ANSWER_TIMEOUT,
+  connectTo,
+  type ServerFlags,
+  whileItAnswers,
+  withServerFlags,
+} from "./running-server.ts";
 
 export function reloadCommand(): Command {
   return withServerFlags(new Command("reload"))
@@ -12,10 +18,10 @@ export function reloadCommand(): Command {
 
 async function reload(flags: ServerFlags): Promise<void> {
   using client = await connectTo(flags);
-  // A manager that stands still would be waited for without end.
+  // One that stands still is not asked: it would reload when it goes on, and nobody wait for it.
   await client.ask("status", ANSWER_TIMEOUT);
   const began = performance.now();
   // How long it may take is the server's `reloadTimeout`.
-  await client.ask("reload", 0);
+  await whileItAnswers(client, client.ask("reload", 0));
   console.log(`tercet: reloaded in ${((performance.now() - began) / 1000).toFixed(1)} s`);
 }

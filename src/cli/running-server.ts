@@ -1,6 +1,7 @@
 /** Finds the server that a command means, by `--run-dir` or `--port`, and connects to its control socket. */
 import { lstatSync } from "node:fs";
 import { resolve } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Command } from "commander";
 import { ControlClient, ControlError } from "../manager/control-client.ts";
 import { controlSocketIn, knownRunDirectories, usualRunDirectories } from "../manager/run-directory.ts";
@@ -12,6 +13,8 @@ import { numberOf, portFlag } from "./flags.ts";
  * told of as silent.
  */
 export const ANSWER_TIMEOUT = 10_000;
+/** Milliseconds between two looks at whether it still answers. */
+const LOOK_INTERVAL = 1000;
 
 export interface ServerFlags {
   readonly port: string;
@@ -45,7 +48,32 @@ export async function connectTo(flags: ServerFlags): Promise<ControlClient> {
     const client = isOwn(directory) ? await connectIn(directory) : null;
     if (client !== null) return client;
   }
-  throw await noServer(`on port ${port} (its run directory would be ${directories[0]})`);
+  const place =
+    port === 0
+      ? "one that was started with it is found by --run-dir"
+      : `its run directory would be ${directories[0]}`;
+  throw await noServer(`on port ${port} (${place})`);
+}
+
+/**
+ * Waits for what may take as long as it takes, and no longer than the server answers at all.
+ * @throws ControlError (as a rejection) where it says nothing any more, as one that was stopped (SIGSTOP)
+ */
+export function whileItAnswers<T>({ path }: ControlClient, outcome: Promise<T>): Promise<T> {
+  return Promise.race([outcome, silenceOf(path)]);
+}
+
+async function silenceOf(path: string): Promise<never> {
+  for (;;) {
+    await sleep(LOOK_INTERVAL, undefined, { ref: false });
+    try {
+      using client = await ControlClient.connect(path);
+      await client.ask("status", ANSWER_TIMEOUT);
+    } catch (error) {
+      // One that refuses is there, and of one that has gone the outcome tells.
+      if (!(error instanceof ControlError) || error.isLate) throw error;
+    }
+  }
 }
 
 /** Null where no server has it. */

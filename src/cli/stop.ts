@@ -1,6 +1,12 @@
 /** `tercet stop`: has a running server finish what it has and end, and waits for that. */
 import { Command } from "commander";
-import { ANSWER_TIMEOUT, connectTo, type ServerFlags, withServerFlags } from "./running-server.ts";
+import {
+  ANSWER_TIMEOUT,
+  connectTo,
+  type ServerFlags,
+  whileItAnswers,
+  withServerFlags,
+} from "./running-server.ts";
 
 export function stopCommand(): Command {
   return withServerFlags(new Command("stop"))
@@ -11,6 +17,6 @@ export function stopCommand(): Command {
 async function stop(flags: ServerFlags): Promise<void> {
   using client = await connectTo(flags);
   await client.ask("stop", ANSWER_TIMEOUT);
-  await client.closed;
+  await whileItAnswers(client, client.closed);
   console.log("tercet: stopped");
 }

@@ -8,10 +8,13 @@ export class ControlError extends Error {
   override readonly name = "ControlError";
   /** Nobody listens: the server has gone, or never was. */
   readonly isAbsent: boolean;
+  /** It has taken the question, and says nothing. */
+  readonly isLate: boolean;
 
-  constructor(message: string, options: ErrorOptions & { isAbsent?: boolean } = {}) {
+  constructor(message: string, options: ErrorOptions & { isAbsent?: boolean; isLate?: boolean } = {}) {
     super(message, options);
     this.isAbsent = options.isAbsent ?? false;
+    this.isLate = options.isLate ?? false;
   }
 }
 
@@ -21,7 +24,7 @@ const MAX_ANSWER_BYTES = 16 * 1024 * 1024;
 const ABSENT = new Set(["ENOENT", "ENOTDIR", "ECONNREFUSED"]);
 
 export class ControlClient implements Disposable {
-  readonly #path: string;
+  readonly path: string;
   readonly #socket: Socket;
   /** Resolves when the server has closed the connection. */
   readonly closed: Promise<void>;
@@ -42,7 +45,7 @@ export class ControlClient implements Disposable {
   }
 
   private constructor(path: string, socket: Socket) {
-    this.#path = path;
+    this.path = path;
     this.#socket = socket;
     socket.setEncoding("utf8");
     socket.on("data", (text: string) => this.#receive(text));
@@ -66,11 +69,12 @@ export class ControlClient implements Disposable {
     const { promise, resolve, reject } = Promise.withResolvers<string>();
     this.#answered = resolve;
     this.#failed = reject;
-    const late = () => reject(new ControlError(`no answer on ${this.#path} within ${timeout} ms`));
+    const late = () =>
+      reject(new ControlError(`no answer on ${this.path} within ${timeout} ms`, { isLate: true }));
     const timer = timeout === 0 ? undefined : setTimeout(late, timeout);
     this.#socket.write(`${JSON.stringify({ command })}\n`);
     try {
-      return resultOf(await promise, this.#path);
+      return resultOf(await promise, this.path);
     } finally {
       clearTimeout(timer);
       this.#answered = null;
@@ -83,7 +87,7 @@ export class ControlClient implements Disposable {
   }
 
   #gone(): ControlError {
-    return new ControlError(`the server has closed ${this.#path}`, { isAbsent: true });
+    return new ControlError(`the server has closed ${this.path}`, { isAbsent: true });
   }
 
   #receive(text: string): void {

@@ -42,6 +42,30 @@ function lineOf(text: string): string {
   return line;
 }
 
+/** Asks a server that takes it, and from then on answers nobody, as one that was stopped (SIGSTOP). */
+async function askHalting(scratch: Scratch, command: "reload" | "stop") {
+  const directory = scratch.file(`halts-${command}`);
+  mkdirSync(directory, { mode: 0o700 });
+  const path = join(directory, "control.sock");
+  const forever = new Promise<never>(() => {});
+  let isHalted = false;
+  const halt = () => {
+    isHalted = true;
+    return forever;
+  };
+  const server = await ControlServer.listen(path, {
+    status: () => (isHalted ? forever : Promise.resolve({} as ServerStatus)),
+    reload: halt,
+    stop: halt,
+  });
+  try {
+    const outcome = await tercet(scratch, [command, "--run-dir", directory]);
+    return { path, isHalted, ...outcome };
+  } finally {
+    server.close();
+  }
+}
+
 /**
  * Has the commands ask servers that let them wait: one that takes connections and says nothing, as one that was stopped
  * (SIGSTOP) does; and one that takes longer over what it does than its clients may.
@@ -79,6 +103,7 @@ async function askSlow(scratch: Scratch) {
       tercet(scratch, ["reload", "--run-dir", directories[1]]),
       tercet(scratch, ["stop", "--run-dir", directories[1]]).then((outcome) => ({ ...outcome, isOver })),
     ]),
+    ofHalting: Promise.all((["reload", "stop"] as const).map((command) => askHalting(scratch, command))),
     /** The control socket of the first. */
     path: ofSilent,
   };
@@ -102,7 +127,7 @@ describe("a running server", () => {
     slow = await askSlow(server.scratch);
   });
   afterAll(async () => {
-    await Promise.allSettled([slow.ofSilent, slow.ofSlow]);
+    await Promise.allSettled([slow.ofSilent, slow.ofSlow, slow.ofHalting]);
     await server[Symbol.asyncDispose]();
   });
 
@@ -368,6 +393,13 @@ describe("a running server", () => {
     expect(await slow.ofSilent).toEqual([outcome, outcome, outcome]);
   });
 
+  test("that says nothing any more while it reloads, or ends, is waited for no longer", async () => {
+    for (const { path, ...outcome } of await slow.ofHalting) {
+      const stderr = `tercet: no answer on ${path} within 10000 ms\n`;
+      expect(outcome).toEqual({ isHalted: true, code: 1, stdout: "", stderr });
+    }
+  });
+
   test("that takes its time over a reload, or its end, is waited for", async () => {
     const [reloaded, stopped] = await slow.ofSlow;
     expect(reloaded).toEqual({
@@ -430,6 +462,10 @@ describe("a server on a port", () => {
     const { code, stderr } = await tercet(scratch, ["status", "--port", "1"]);
     expect(code).toBe(1);
     expect(lineOf(stderr)).toMatch(/^no server is running on port 1 .*; there is --run-dir /);
+    const unnamed = await tercet(scratch, ["status", "--port", "0"]);
+    expect(lineOf(unnamed.stderr)).toMatch(
+      /^no server is running on port 0 \(one that was started with it is found by --run-dir\); there is --run-dir /,
+    );
     const [unset, wrong] = (await Promise.all(
       [
         ["stop", "--run-dir", ""],
