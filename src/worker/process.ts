@@ -1,5 +1,6 @@
 /** The worker process: does what the manager says, and joins the worker to the reactors' sockets. */
 import { connect, type Socket } from "node:net";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { BaseConfig, BaseServer } from "../base/base-server.ts";
 import type { ConnectionInfo } from "../connection.ts";
 import { background } from "../handler/background.ts";
@@ -155,28 +156,17 @@ export class WorkerProcess {
     const paths = new Set([...sockets, ...this.#named]);
     if (paths.size === 0) return;
     await this.#reach(Promise.all(Array.from(paths, (path) => this.#connect(worker, path))));
-    await this.#mustBeReached();
   }
 
-  /** Resolves when every reactor is connected, or some are and the others say nothing: they keep it from nobody else. */
+  /**
+   * Resolves when every reactor is connected, or some are and the others say nothing: they keep it from nobody else.
+   * @throws Error where none is, and the manager names no other: it would take another's place, and never get a request
+   */
   async #reach(connected: Promise<unknown>): Promise<void> {
-    const late = Promise.withResolvers<void>();
-    const timer = setTimeout(late.resolve, REACHED_WITHIN);
-    await Promise.race([connected, Promise.all([late.promise, this.#reached.promise])]);
-    clearTimeout(timer);
-  }
-
-  /** @throws Error where no reactor is reached: it would take another's place, and never get a request */
-  async #mustBeReached(): Promise<void> {
-    const late = Promise.withResolvers<never>();
-    const timer = setTimeout(() => {
-      late.reject(new Error(`no reactor can be reached: ${this.#unreached}`));
-    }, REACHED_WITHIN);
-    try {
-      await Promise.race([this.#reached.promise, late.promise]);
-    } finally {
-      clearTimeout(timer);
-    }
+    const reached = this.#reached.promise;
+    await Promise.race([connected, Promise.all([reached, sleep(REACHED_WITHIN)])]);
+    await Promise.race([reached, sleep(REACHED_WITHIN)]);
+    if (!this.#isReached) throw new Error(`no reactor can be reached: ${this.#unreached}`);
   }
 
   async #listen(config: ListenConfig): Promise<void> {
@@ -197,7 +187,7 @@ export class WorkerProcess {
       this.#reached.resolve();
     } catch (error) {
       this.#unreached = (error as Error).message;
-      // Before the first one, `mustBeReached` tells it, unless that is because the server ends.
+      // Before the first one, `reach` tells it, unless that is because the server ends.
       if (this.#isReached) this.#log(`no channel to the reactor: ${this.#unreached}`);
     } finally {
       clearTimeout(late);
