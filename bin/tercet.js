@@ -11,10 +11,13 @@ const main = fileURLToPath(new URL("../src/cli/main.ts", import.meta.url));
 if (process.versions.bun !== undefined) {
   await import(main);
 } else {
-  const bun = join(dirname(createRequire(import.meta.url).resolve("bun/package.json")), "bin", "bun.exe");
+  const folder = dirname(createRequire(import.meta.url).resolve("bun/package.json"));
+  const bun = join(folder, "bin", "bun.exe");
   const args = [main, ...process.argv.slice(2)];
   const fail = (error) => {
-    console.error(`tercet: cannot start bun (${error.message}); install it again: npm install bun`);
+    // Package managers leave install scripts out that nobody has allowed.
+    const advice = `its install script may not have run: node ${join(folder, "install.js")}`;
+    console.error(`tercet: cannot start bun (${error.message}); ${advice}`);
     process.exit(1);
   };
   if (process.execve !== undefined) {

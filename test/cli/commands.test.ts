@@ -1,6 +1,6 @@
 /** status, reload and stop, by the control socket: of servers that there are, and that there are not. */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { mkdirSync, readdirSync, statSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdirSync, readdirSync, statSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { constants } from "node:os";
 import { join } from "node:path";
@@ -566,6 +566,22 @@ describe("the launcher", () => {
     process.kill(status.manager.pid, "SIGKILL");
     expect(await server.ended()).toBe("SIGKILL");
     await until("the end of every process", 5_000, () => server.remaining().length === 0);
+  });
+
+  test("says what to do where Bun has not been put in its place", async () => {
+    using scratch = await Scratch.make();
+    const [folder, launcher] = [scratch.file("node_modules/bun"), scratch.file("bin/tercet.js")];
+    for (const path of [folder, scratch.file("bin")]) mkdirSync(path, { recursive: true });
+    writeFileSync(join(folder, "package.json"), "{}");
+    copyFileSync(join(ROOT, "bin/tercet.js"), launcher);
+    writeFileSync(scratch.file("package.json"), '{ "type": "module" }');
+    const { exitCode, stderr } = Bun.spawnSync(["node", launcher, "status"]);
+    expect([exitCode, lineOf(stderr.toString())]).toEqual([
+      1,
+      expect.stringMatching(
+        /^cannot start bun \(.*ENOENT.*\); .*: node \S+\/node_modules\/bun\/install\.js$/,
+      ),
+    ]);
   });
 
   test("as the first process of a container, where it cannot end by a signal of its own, ends with its number", async () => {
