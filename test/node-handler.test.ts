@@ -4,10 +4,12 @@ import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import http2 from "node:http2";
 import { type Client, header } from "./support/client.ts";
 import { ALL_CLIENTS, HTTP2, QUINN, RESETTING_CLIENTS, SLOW_CLIENTS } from "./support/clients.ts";
+import { request } from "./support/http3-frames.ts";
 import { bothWays } from "./support/paced.ts";
 import { inTime, until } from "./support/poll.ts";
 import { growthDuring } from "./support/processes.ts";
 import { RawConnection } from "./support/raw-connection.ts";
+import { RawHttp2 } from "./support/raw-http2.ts";
 import { ENGINE, startFixture } from "./support/server.ts";
 import { sharedServer } from "./support/shared-server.ts";
 import { expectCutShort } from "./support/short.ts";
@@ -364,6 +366,15 @@ for (const kind of ALL_CLIENTS) {
     });
   });
 }
+
+test("what a listener throws when its client leaves is logged, and other requests are told of that as well", async () => {
+  using peer = await RawHttp2.open(shared.server.port);
+  const streams = [1, 2].map(() => peer.begin(request({ path: "/throw-at-close" })));
+  await until("both answers", 5_000, () => streams.every((stream) => peer.lengthOf(stream) > 0));
+  peer[Symbol.dispose]();
+  const line = "error that nobody has caught: Error: a secret of the listener";
+  await until("both errors", 5_000, () => shared.server.stderr.split(line).length === 3);
+});
 
 test("what is destroyed before its head is no answer without TLS, either", async () => {
   await using server = await startFixture("node.ts", { options: { tls: false } });

@@ -48,7 +48,8 @@ function serve(exchange: Exchange, listener: NodeListener): Promise<unknown> {
     const socket = new NodeSocket(exchange, () => response);
     const request = new NodeRequest(exchange, socket);
     const response = new NodeResponse(request, exchange, socket, fail);
-    onAbort(exchange, () => response.exchangeOver());
+    // Not at once: what a listener throws would cost others what the worker has yet to read.
+    onAbort(exchange, () => process.nextTick(() => response.exchangeOver()));
     try {
       // Its types have a `req` that may be undefined, which this one is not.
       const result = listener(request, response as ServerResponse);

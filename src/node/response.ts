@@ -277,7 +277,8 @@ export class NodeResponse extends ServerResponse<NodeRequest> {
     if (!this.#needsDrain) {
       this.#needsDrain = true;
       this.#waitingBytes = 0;
-      sink.onDrain = () => this.#drained();
+      // Not at once, as for the exchange's end.
+      sink.onDrain = () => process.nextTick(() => this.#drained());
     }
     this.#waitingBytes += bytes.length;
     return false;
