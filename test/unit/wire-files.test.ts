@@ -3,7 +3,7 @@ import { expect, test } from "bun:test";
 import fc from "fast-check";
 import type { ExchangeId, FileBody, ResponseHead } from "../../src/exchange.ts";
 import { readFile, writeFile } from "../../src/wire/files.ts";
-import { FrameError, FrameReader, FrameType, FrameWriter } from "../../src/wire/frames.ts";
+import { FrameError, FrameReader, FrameType, FrameWriter, Payload } from "../../src/wire/frames.ts";
 import { ResponseHeads } from "../../src/wire/heads.ts";
 
 const ID = 7 as ExchangeId;
@@ -72,4 +72,24 @@ test("a payload that was changed anywhere is read, or is a FrameError", () => {
       }
     }),
   );
+});
+
+test("a piece of a kind or at a place that there is not, and bytes behind the last, are FrameErrors", () => {
+  const whole = (write: (writer: FrameWriter) => void) => () => {
+    const writer = new FrameWriter();
+    writer.text("/a");
+    writer.text("1:2");
+    write(writer);
+    const bytes = writer.take();
+    return readFile(new Payload(bytes, 0, bytes.length));
+  };
+  const piece = (kind: number, ...numbers: number[]) =>
+    whole((writer) => {
+      writer.u32(1);
+      writer.u8(kind);
+      for (const number of numbers) writer.f64(number);
+    });
+  expect(piece(0, 1, 2)().pieces).toEqual([{ offset: 1, length: 2 }]);
+  const wrong = [piece(2), piece(0, -1, 2), piece(0, 1, 0.5), piece(0, 1, 2 ** 53), piece(0, 1, 2, 3)];
+  for (const read of wrong) expect(read).toThrow(FrameError);
 });

@@ -1,9 +1,14 @@
 /** The codec alone: whatever goes in comes out, however the bytes are cut, and garbage is a clean protocol error. */
 import { describe, expect, test } from "bun:test";
+import { once } from "node:events";
+import type { Socket } from "node:net";
+import { Duplex } from "node:stream";
 import fc from "fast-check";
 import type { ExchangeId, RequestHead, ResponseHead } from "../../src/exchange.ts";
+import { Channel } from "../../src/wire/channel.ts";
 import {
   FRAME_HEADER_BYTES,
+  type Frame,
   FrameError,
   FrameReader,
   FrameType,
@@ -19,6 +24,8 @@ import {
   writeTrailers,
 } from "../../src/wire/heads.ts";
 import { ReceiveWindow, SendWindow, WINDOW_BYTES } from "../../src/wire/window.ts";
+import { inTime } from "../support/poll.ts";
+import { requestHead as plainHead } from "../support/request-head.ts";
 
 const latin1 = (maxLength: number) =>
   fc.string({ unit: fc.integer({ min: 0, max: 255 }).map((code) => String.fromCharCode(code)), maxLength });
@@ -240,8 +247,48 @@ describe("frames", () => {
     ]);
   });
 
+  test("the longest frame that is made is read", () => {
+    const writer = new FrameWriter();
+    writer.data(1 as ExchangeId, new Uint8Array(MAX_PAYLOAD_BYTES), true);
+    let length = 0;
+    new FrameReader().push(writer.take(), ({ payload }) => {
+      length = payload.left;
+    });
+    expect(length).toBe(MAX_PAYLOAD_BYTES);
+  });
+
+  test("texts of every length that is written in another way, and of every character, come whole", () => {
+    for (const length of [0, 1, 253, 254, 255, 256, 257, 70_000]) {
+      const [latin, body] = ["ÿ".repeat(length), "€".repeat(length)];
+      const frames: Made[] = [
+        { kind: "trailers", id: 1 as ExchangeId, trailers: [latin, latin] },
+        { kind: "abort", id: 2 as ExchangeId, reason: latin },
+      ];
+      const writer = new FrameWriter(Buffer.alloc(16));
+      const head = { status: 200, fields: [] };
+      writeResponse(writer, 3 as ExchangeId, FrameType.response, head, body, true);
+      for (const frame of frames) write(writer, frame);
+      const bytes = new Uint8Array(Buffer.from(body));
+      expect(read(writer.take(), [])).toEqual([
+        { kind: "response", id: 3 as ExchangeId, head, body: bytes, end: true },
+        ...frames,
+      ]);
+    }
+  });
+
+  test("a payload that ends a byte early is a protocol error", () => {
+    const writer = new FrameWriter();
+    writer.begin(FrameType.credit, 0, 1 as ExchangeId);
+    for (const byte of [1, 2, 3]) writer.u8(byte);
+    writer.finish();
+    writer.credit(1 as ExchangeId, 1);
+    expect(() => new FrameReader().push(writer.take(), ({ payload }) => void payload.u32())).toThrow(
+      "a payload ends 1 bytes early",
+    );
+  });
+
   test("a type that does not exist is refused", () => {
-    for (const type of [0, 100, 255]) {
+    for (const type of [0, Math.max(...Object.values(FrameType)) + 1, 255]) {
       const frame = Buffer.alloc(FRAME_HEADER_BYTES);
       frame[4] = type;
       expect(() => new FrameReader().push(frame, () => {})).toThrow(`there is no frame type ${type}`);
@@ -272,6 +319,23 @@ function onlyFrameErrors(work: () => void): void {
   }
 }
 
+test("a request's head tells its fields first, where they are asked for first; one of no protocol is an error", () => {
+  const writer = new FrameWriter();
+  const head = plainHead(["x-own", "value"]);
+  writeRequest(writer, 1 as ExchangeId, head, null, true);
+  const bytes = writer.take();
+  new FrameReader().push(bytes, ({ payload }) => {
+    const { fields, authority, remoteAddress } = readRequestHead(payload);
+    const { fields: sent, ...rest } = head;
+    expect([fields, authority, remoteAddress]).toEqual([sent, rest.authority, rest.remoteAddress]);
+  });
+  // Behind the head's length.
+  bytes[FRAME_HEADER_BYTES + 4] = 3;
+  expect(() => new FrameReader().push(bytes, ({ payload }) => void readRequestHead(payload))).toThrow(
+    FrameError,
+  );
+});
+
 describe("response heads", () => {
   test("the same bytes give the same object, other bytes another", () => {
     const heads = new ResponseHeads();
@@ -289,7 +353,37 @@ describe("response heads", () => {
     expect(read({ status: 201, fields: ["content-type", "text/plain"] })).not.toBe(first);
   });
 
-  test("the cache of heads stays small where every head is another", () => {
+  test("one that says what there is not, or more than its fields, is a protocol error", () => {
+    const wrong: ((writer: FrameWriter) => void)[] = [
+      (writer) => {
+        writer.u16(600);
+        writer.u32(0);
+      },
+      (writer) => {
+        writer.u16(200);
+        writer.u32(1);
+        writer.u8(255);
+        writer.text("");
+      },
+      (writer) => {
+        writer.u16(200);
+        writer.u32(0);
+        writer.u8(0);
+      },
+    ];
+    for (const write of wrong) {
+      const writer = new FrameWriter();
+      writer.begin(FrameType.response, 0, 1 as ExchangeId);
+      const mark = writer.mark();
+      write(writer);
+      writer.patch(mark);
+      writer.finish();
+      const read = ({ payload }: Frame) => void new ResponseHeads().read(payload);
+      expect(() => new FrameReader().push(writer.take(), read)).toThrow(FrameError);
+    }
+  });
+
+  test("the cache of heads stays small where every head is another, or long", () => {
     const heads = new ResponseHeads();
     for (let i = 0; i < 5000; i++) {
       const writer = new FrameWriter();
@@ -300,6 +394,12 @@ describe("response heads", () => {
       });
       expect(heads.size).toBeLessThanOrEqual(256);
     }
+    const before = heads.size;
+    const writer = new FrameWriter();
+    const long = { status: 200, fields: ["x-long", "v".repeat(1000)] };
+    writeResponse(writer, 1 as ExchangeId, FrameType.response, long, null, true);
+    new FrameReader().push(writer.take(), ({ payload }) => void heads.read(payload));
+    expect(heads.size).toBe(before);
   });
 });
 
@@ -320,10 +420,11 @@ describe("windows", () => {
             const due = receive.consume(held);
             held = 0;
             if (due > 0) send.refill(due);
+            // Half a window at a time, and all that was consumed.
+            expect(due === 0 || due >= WINDOW_BYTES / 2).toBe(true);
+            expect(send.credit).toBeGreaterThan(WINDOW_BYTES / 2);
           }
         }
-        if (held > 0) send.refill(receive.consume(held) || 0);
-        expect(send.credit).toBeGreaterThan(0);
       }),
     );
   });
@@ -338,5 +439,100 @@ describe("windows", () => {
     const send = new SendWindow();
     send.spend(10);
     expect(() => send.refill(11)).toThrow(FrameError);
+  });
+});
+
+describe("a channel", () => {
+  /** One end, what it writes, and what its owner is told. @param told of each frame */
+  function open(told: (frame: Frame, channel: Channel) => void = () => {}) {
+    const written: Buffer[] = [];
+    const ends: (Error | null)[] = [];
+    const scheduled: (() => void)[] = [];
+    const socket = new Duplex({
+      read: () => {},
+      write: (chunk: Buffer, _encoding, done) => {
+        written.push(Buffer.from(chunk));
+        done();
+      },
+    });
+    const owner = {
+      frame: (frame: Frame) => told(frame, channel),
+      closed: (error: Error | null) => ends.push(error),
+    };
+    const channel: Channel = new Channel(socket as Socket, owner, (flush) => scheduled.push(flush));
+    const turn = () => {
+      for (const flush of scheduled.splice(0)) flush();
+    };
+    return { socket, channel, written, ends, scheduled, turn };
+  }
+  const ID = 1 as ExchangeId;
+  const frames = (...credits: number[]) => {
+    const writer = new FrameWriter();
+    for (const bytes of credits) writer.credit(ID, bytes);
+    return Buffer.from(writer.take());
+  };
+
+  test("writes once what was made in one turn, and at once where that is much", () => {
+    const { channel, written, scheduled, turn } = open();
+    for (let round = 1; round <= 2; round++) {
+      for (const bytes of [1, 2]) channel.writer.credit(ID, bytes);
+      expect([scheduled.length, written.length]).toEqual([1, round - 1]);
+      turn();
+      expect(written.at(-1)).toEqual(frames(1, 2));
+    }
+    for (let i = 0; i < 6; i++) channel.writer.data(ID, new Uint8Array(65_536), false);
+    expect(written.length).toBe(3);
+    turn();
+    expect(Buffer.concat(written.slice(2)).length).toBe(6 * (65_536 + FRAME_HEADER_BYTES));
+  });
+
+  test("keeps nothing of what is made when it has closed", () => {
+    const { channel, written, ends, turn } = open();
+    channel.writer.credit(ID, 1);
+    channel.destroy();
+    channel.destroy(new Error("later"));
+    turn();
+    for (let i = 0; i < 3; i++) channel.writer.credit(ID, 1);
+    expect(channel.writer.length).toBe(0);
+    expect([written, ends]).toEqual([[], [null]]);
+  });
+
+  test("ends behind what was made", async () => {
+    const { channel, written, ends } = open();
+    channel.writer.credit(ID, 1);
+    await inTime("its end", 1000, channel.end());
+    expect([written, ends]).toEqual([[frames(1)], [null]]);
+    await inTime("another end", 1000, channel.end());
+  });
+
+  test("hands nothing on that comes behind what closes it", () => {
+    const seen: number[] = [];
+    const { socket } = open(({ payload }, channel) => {
+      seen.push(payload.u32());
+      channel.destroy();
+    });
+    socket.emit("data", frames(1, 2));
+    expect(seen).toEqual([1]);
+  });
+
+  test("tells its owner whether it was closed in the middle of a frame", async () => {
+    for (const [bytes, error] of [
+      [frames(1), null],
+      [frames(1).subarray(0, -1), new FrameError("the channel ended inside a frame")],
+    ] as const) {
+      const { socket, ends } = open();
+      socket.emit("data", bytes);
+      socket.destroy();
+      await once(socket, "close");
+      expect(ends).toEqual([error]);
+    }
+  });
+
+  test("does not take for the peer's fault what its owner throws", () => {
+    const { socket, ends } = open(() => {
+      throw new TypeError("a fault of the owner's");
+    });
+    expect(() => socket.emit("data", frames(1))).toThrow("a fault of the owner's");
+    expect(ends).toEqual([]);
   });
 });
