@@ -6,13 +6,16 @@ import { afterAll, afterEach, beforeAll, describe, expect, jest, mock, spyOn, te
 import { mkdtempSync, readdirSync, readlinkSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { QuicStream } from "node:quic";
 import { BodyLostError, type ResponseHead } from "../../src/exchange.ts";
 import type { ListenerHost } from "../../src/listeners/listener.ts";
 import { Arrivals } from "../../src/listeners/quic/arrival.ts";
 import { type BodyOwner, QuicBody, type Reading } from "../../src/listeners/quic/body.ts";
 import type { QuicExchange } from "../../src/listeners/quic/exchange.ts";
 import { Outbox, type Sender } from "../../src/listeners/quic/outbox.ts";
+import { StreamingResponse } from "../../src/listeners/quic/response.ts";
 import { Spool, SpoolSpace } from "../../src/listeners/quic/spool.ts";
+import { Turns } from "../../src/listeners/quic/turns.ts";
 
 describe("a spool", () => {
   let directory: string;
@@ -282,6 +285,72 @@ describe("a body", () => {
     expect((await short.body.readAll()).length).toBe(3);
     expect(long.space.take(1e9)).toBe(true);
     await expect(long.body.readAll()).rejects.toThrow("the client went away");
+  });
+});
+
+describe("trailers", () => {
+  afterEach(() => jest.useRealTimers());
+
+  /** What follows, each in a later turn. */
+  const turns = async () => {
+    for (let i = 0; i < 5; i++) await turn();
+  };
+
+  /** Responses of one connection, which end with trailers. */
+  function ending(count: number, untaken = 0) {
+    const trailerTurns = new Turns();
+    const told: string[] = [];
+    const state = { looks: 0, untaken };
+    const streams = Array.from({ length: count }, (_, i) => ({
+      highWaterMark: 0,
+      destroyed: false,
+      closed: Promise.withResolvers<void>().promise,
+      onwanttrailers: () => {},
+      setPriority() {},
+      sendTrailers: () => told.push(`trailers of ${i}`),
+      writer: {
+        get desiredSize() {
+          state.looks++;
+          return streams[i]?.destroyed ? null : (streams[i]?.highWaterMark ?? 0) - state.untaken;
+        },
+        endSync: () => told.push(`the end of ${i}`),
+      },
+    }));
+    for (const stream of streams) {
+      const owner = { trailerTurns, drained() {}, finished() {} };
+      new StreamingResponse(stream as unknown as QuicStream, owner).end({ "x-sum": "abc" });
+    }
+    return { told, streams, state };
+  }
+
+  test("wait until the engine has taken the body, and are looked after the more seldom the longer that is", () => {
+    jest.useFakeTimers();
+    const { told, state, streams } = ending(2, 1);
+    jest.advanceTimersByTime(10_000);
+    expect(told).toEqual([]);
+    expect(state.looks).toBeLessThan(200);
+    (streams[0] as { destroyed: boolean }).destroyed = true;
+    state.untaken = 0;
+    jest.advanceTimersByTime(200);
+    expect(told).toEqual(["the end of 1"]);
+  });
+
+  test("are sent one response's after another's, and wait for none that the engine does not ask for", async () => {
+    jest.useFakeTimers();
+    const { told, streams } = ending(4);
+    expect(told).toEqual(["the end of 0"]);
+    streams[0]?.onwanttrailers();
+    await turns();
+    expect(told.slice(1)).toEqual(["trailers of 0", "the end of 1"]);
+    // What has gone meanwhile has no turn.
+    (streams[2] as { destroyed: boolean }).destroyed = true;
+    jest.advanceTimersByTime(999);
+    await turns();
+    expect(told).toHaveLength(3);
+    jest.advanceTimersByTime(1);
+    await turns();
+    streams[1]?.onwanttrailers();
+    expect(told.slice(3)).toEqual(["the end of 3", "trailers of 1"]);
   });
 });
 

@@ -4,8 +4,17 @@ import type { Turns } from "./turns.ts";
 
 /** Bytes of a response that the engine holds for one stream. */
 const HIGH_WATER = 256 * 1024;
-/** Milliseconds between looks whether the engine has taken the whole of a body. */
-const TAKEN_CHECK_INTERVAL = 1;
+/**
+ * Milliseconds between looks whether the engine has taken the whole of a body: each is twice the one before, since a client
+ * may not read for long, and has many streams.
+ */
+const MIN_TAKEN_CHECK_INTERVAL = 1;
+const MAX_TAKEN_CHECK_INTERVAL = 128;
+/**
+ * Milliseconds that the engine has to ask for trailers. For those of a response that fills its stream's window to the last
+ * byte it asks when the client has read of it: all others would wait for that.
+ */
+const ASKED_WITHIN = 1000;
 /** What `node:stream/iter` calls `ondrain`; Bun has no such module yet, and its writers have this. */
 const DRAINABLE: unique symbol = Symbol.for("Stream.drainableProtocol") as never;
 
@@ -74,7 +83,7 @@ export class StreamingResponse {
   #finish(): void {
     const trailers = this.#trailers;
     if (trailers === null) this.#end();
-    else this.#finishWith(trailers);
+    else this.#finishWith(trailers, MIN_TAKEN_CHECK_INTERVAL);
   }
 
   /**
@@ -83,12 +92,13 @@ export class StreamingResponse {
    * end when it has taken all of the body, it asks when it can send, which is enough for the rest of the body where no
    * other stream is served before.
    */
-  #finishWith(trailers: Record<string, string | string[]>): void {
+  #finishWith(trailers: Record<string, string | string[]>, interval: number): void {
     const { desiredSize } = this.#writer;
     // The stream has gone.
     if (desiredSize === null) return;
     if (desiredSize < HIGH_WATER) {
-      setTimeout(() => this.#finishWith(trailers), TAKEN_CHECK_INTERVAL);
+      const longer = Math.min(interval * 2, MAX_TAKEN_CHECK_INTERVAL);
+      setTimeout(() => this.#finishWith(trailers, longer), interval);
       return;
     }
     const { trailerTurns } = this.#owner;
@@ -98,7 +108,11 @@ export class StreamingResponse {
         return;
       }
       const { promise: asked, resolve } = Promise.withResolvers<void>();
-      const next = () => trailerTurns.next();
+      const patience = setTimeout(resolve, ASKED_WITHIN);
+      const next = () => {
+        clearTimeout(patience);
+        trailerTurns.next();
+      };
       Promise.race([asked, this.#stream.closed]).then(next, next);
       this.#stream.onwanttrailers = () => {
         resolve();
