@@ -47,7 +47,12 @@ export class Registry<Flight extends Registered> {
   #slots: (Flight | undefined)[] = new Array(INITIAL_SLOTS).fill(undefined);
   #size = 0;
   readonly #counts: Readonly<Record<Protocol, ProtocolCounts>> = noCounts();
-  #lastId = 0;
+  #lastId: number;
+
+  /** @param lastId the one that was given last */
+  constructor(lastId = 0) {
+    this.#lastId = lastId;
+  }
 
   get size(): number {
     return this.#size;

@@ -20,13 +20,14 @@ import { Dispatcher } from "../../src/reactor/dispatcher.ts";
 import { Flight } from "../../src/reactor/flight.ts";
 import { Reactor, type ReactorLimits } from "../../src/reactor/reactor.ts";
 import { Registry } from "../../src/reactor/registry.ts";
+import { stuckAfter } from "../../src/reactor/stuck.ts";
 import { WaitingQueue } from "../../src/reactor/waiting-queue.ts";
 import type { WorkerLink } from "../../src/reactor/worker-link.ts";
 import { maskOf } from "../../src/wire/connections.ts";
 import { writeFile } from "../../src/wire/files.ts";
 import { DATA_BYTES, type Frame, FrameType, type FrameWriter } from "../../src/wire/frames.ts";
 import { writeResponse, writeTrailers } from "../../src/wire/heads.ts";
-import { progressPath } from "../../src/wire/progress.ts";
+import { doingOf, progressPath } from "../../src/wire/progress.ts";
 import { WINDOW_BYTES } from "../../src/wire/window.ts";
 import { openChannel, say, wrongHellos } from "../support/channel.ts";
 import { inTime, until } from "../support/poll.ts";
@@ -274,6 +275,13 @@ describe("the queue", () => {
     expect(burst).not.toContain(false);
   });
 
+  test("one in which nothing left for a moment goes on as before", () => {
+    const queue = queueOf(100);
+    for (const now of [0, 60]) expect(queue.add(now, now)).toBe(true);
+    queue.depart(0);
+    for (const now of [61, 62]) expect(queue.add(now, now)).toBe(true);
+  });
+
   test("when nothing leaves any more, arrivals are refused", () => {
     const queue = queueOf(20);
     for (let now = 0; now < 200; now++) queue.add(now, now);
@@ -327,6 +335,40 @@ describe("registry", () => {
     for (const each of kept) expect(registry.get(each.exchange.id)).toBe(each);
     expect(registry.size).toBe(kept.length);
     expect(new Set(registry.flights())).toEqual(new Set(kept));
+  });
+
+  test("takes as many as there are, each as it comes", () => {
+    const registry = new Registry<Flight>();
+    const flights = Array.from({ length: 3000 }, (_, i) => {
+      const each = flight(registry, `/${i}`);
+      registry.add(each);
+      return each;
+    });
+    for (const each of flights) expect(registry.get(each.exchange.id)).toBe(each);
+  });
+
+  test("mixes up none that has gone, or whose id was given long before it came, with another", () => {
+    const registry = new Registry<Flight>();
+    const early = flight(registry, "/early");
+    let late = early;
+    while (late.exchange.id % 1024 !== early.exchange.id || late === early) late = flight(registry, "/late");
+    registry.add(late);
+    expect(registry.get(early.exchange.id)).toBeUndefined();
+    registry.add(early);
+    expect([registry.get(early.exchange.id), registry.get(late.exchange.id)]).toEqual([early, late]);
+  });
+
+  test("begins again behind the last id that the wire has room for, and leaves out what is in flight", () => {
+    const last = 0xffff_fffe;
+    const registry = new Registry<Flight>(last - 1);
+    const lasting = flight(registry, "/lasting");
+    registry.add(lasting);
+    const first = flight(registry, "/first");
+    registry.add(first);
+    expect([lasting.exchange.id, first.exchange.id]).toEqual([last, 1] as ExchangeId[]);
+    expect([registry.get(lasting.exchange.id), registry.get(first.exchange.id)]).toEqual([lasting, first]);
+    while (registry.nextId() % 1024 !== 1021);
+    expect(registry.nextId() % 1024).toBe(1023);
   });
 
   test("gives no id that an exchange in flight has, however long that one lasts", () => {
@@ -465,6 +507,21 @@ describe("a request whose workers die", () => {
     expect(await runs(() => 0)).toBe(11);
   });
 
+  test("tells them apart by what they had noted", () => {
+    const pid = 3_000_000;
+    const noted = (...words: number[]) => {
+      writeFileSync(progressPath(directory, pid), Buffer.from(Uint32Array.from(words).buffer));
+      return doingOf(directory, pid);
+    };
+    expect(doingOf(directory, pid)).toBe("unknown");
+    // Its page was being made.
+    expect(noted(process.pid)).toBe("unknown");
+    expect(noted(process.pid, 0)).toBe("nothing");
+    expect(noted(process.pid, 7)).toEqual({ ran: 7 as ExchangeId });
+    expect(noted(process.pid + 1, 7)).toBe("another");
+    expect(noted(process.pid, 0xffff_ffff)).toBe("leaving");
+  });
+
   test("has its requestTimeout again for each run", async () => {
     const { reactor, statuses, dies } = begin(900);
     await dies(0);
@@ -509,6 +566,23 @@ describe("a request whose workers die", () => {
     expect([done, reactor.queued]).toEqual([[], 0]);
     held.onDrain();
     expect([done, reactor.registry.flights().map(({ exchange }) => exchange.id)]).toEqual([["end"], [next]]);
+  });
+
+  test("is over once where its client leaves before it has taken a response that had come whole", () => {
+    const reactor = reactorOf({}, directory);
+    const sink = { headSent: false, head: () => {}, data: () => false, end: () => {}, onDrain: () => {} };
+    const id = ask(reactor, sink);
+    const socket = attach(reactor, 1_000_000);
+    reactor.employ([1_000_000], []);
+    say(socket, (writer) => {
+      writeResponse(writer, id, FrameType.response, { status: 200, fields: [] }, null, false);
+      writer.data(id, Buffer.from("the body"), true);
+    });
+    const exchange = reactor.registry.get(id)?.exchange as Exchange;
+    exchange.onAborted?.(exchange);
+    // As listeners tell whoever waits for room that it waits in vain.
+    sink.onDrain();
+    expect([reactor.registry.size, reactor.registry.counts()["HTTP/2"].completed]).toEqual([0, 0]);
   });
 
   test("loses no time to a machine that stood still, and neither does its worker", () => {
@@ -590,6 +664,10 @@ describe("a request that waits is handed out", () => {
     for (let i = 0; i < 2; i++) ask(reactor, sink);
     expect([reactor.queued, statuses]).toEqual([1, [503]]);
   });
+});
+
+test("a worker is stuck after requestTimeout, and after a second at least; without one it is told of after five", () => {
+  expect([2000, 1000, 10, 0].map(stuckAfter)).toEqual([2000, 1000, 1000, 5000]);
 });
 
 test("a worker is found stuck that has answered all that it was asked, and says nothing from then on", () => {

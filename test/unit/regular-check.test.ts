@@ -39,3 +39,20 @@ test("what a machine that stood still has taken is told, and nothing is checked 
   expect(stood).toBeGreaterThan(100);
   expect(stood).toBeLessThan(performance.now() - from);
 });
+
+test("on a machine that stands still again and again every other look checks", async () => {
+  const told: string[] = [];
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const tell = (what: string) => {
+    if (told.push(what) < 6) Bun.sleepSync(60);
+    else resolve();
+  };
+  checkRegularly(
+    200,
+    () => tell("check"),
+    () => tell("stood still"),
+  );
+  await promise;
+  const held = told.slice(told.indexOf("stood still"));
+  expect(held.slice(0, 4)).toEqual(["stood still", "stood still", "check", "stood still"]);
+});
