@@ -7,11 +7,14 @@ import { mkdtempSync, readdirSync, readlinkSync, rmSync, statSync } from "node:f
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { QuicStream } from "node:quic";
-import { BodyLostError, type ResponseHead } from "../../src/exchange.ts";
+import { BodyLostError, type ExchangeId, type Fields, type ResponseHead } from "../../src/exchange.ts";
+import type { RequestSection } from "../../src/http/fields.ts";
 import type { ListenerHost } from "../../src/listeners/listener.ts";
 import { Arrivals } from "../../src/listeners/quic/arrival.ts";
 import { type BodyOwner, QuicBody, type Reading } from "../../src/listeners/quic/body.ts";
-import type { QuicExchange } from "../../src/listeners/quic/exchange.ts";
+import type { QuicConnection } from "../../src/listeners/quic/connection.ts";
+import { QuicExchange } from "../../src/listeners/quic/exchange.ts";
+import { linesOf, QuicHeads } from "../../src/listeners/quic/heads.ts";
 import { Outbox, type Sender } from "../../src/listeners/quic/outbox.ts";
 import { StreamingResponse } from "../../src/listeners/quic/response.ts";
 import { Spool, SpoolSpace } from "../../src/listeners/quic/spool.ts";
@@ -65,16 +68,20 @@ describe("a spool", () => {
     expect([other.push(bytes), one.push(bytes)]).toEqual([true, false]);
     other.close();
     expect([one.push(bytes), one.push(bytes)]).toEqual([true, false]);
-    one.close();
+    for (let i = 0; i < 2; i++) one.close();
+    expect([space.take(1_000_001), space.take(1_000_000)]).toEqual([false, true]);
   });
 
-  test("that is closed while it is being read lets go of its file behind the read", async () => {
-    const spool = new Spool(directory, new SpoolSpace(1_000_000));
-    spool.push(Buffer.alloc(300_000));
-    const reading = spool.read();
-    spool.close();
-    expect((await reading)?.length).toBeGreaterThan(0);
-    expect(sizes()).toEqual([]);
+  test("that is closed while it is being read lets go of its file behind the read, be it the last", async () => {
+    for (const before of [0, 4]) {
+      const spool = new Spool(directory, new SpoolSpace(1_000_000));
+      spool.push(Buffer.alloc(300_000));
+      for (let i = 0; i < before; i++) await spool.read();
+      const reading = spool.read();
+      spool.close();
+      expect((await reading)?.length).toBeGreaterThan(0);
+      expect(sizes()).toEqual([]);
+    }
   });
 });
 
@@ -110,6 +117,11 @@ class Sending {
 }
 
 const turn = () => new Promise<void>((resolve) => setImmediate(resolve));
+
+/** All that follows in this turn. */
+const microtasks = async () => {
+  for (let i = 0; i < 20; i++) await Promise.resolve();
+};
 
 describe("an arrival", () => {
   /** How a request is handed over: `at once`, or `later`, with the end or the beginning of a body, and whether it has one. */
@@ -203,6 +215,29 @@ describe("a body", () => {
     expect([(await all).length, told]).toEqual([33 * piece.length, ["wanted"]]);
   });
 
+  test("has begun with its first bytes, or with its end", async () => {
+    const [longer, empty] = [arriving(), arriving()];
+    expect([longer.body.hasBegun, empty.body.hasBegun]).toEqual([false, false]);
+    await longer.sending.send(Buffer.from("a"));
+    await empty.sending.end();
+    expect([longer.body.hasBegun, empty.body.hasBegun]).toEqual([true, true]);
+  });
+
+  test("has not ended before its trailers may have come", async () => {
+    const { body, sending } = arriving();
+    const ended = sending.end();
+    await microtasks();
+    let isRead = false;
+    void body.read().then(() => {
+      isRead = true;
+    });
+    await microtasks();
+    expect(isRead).toBe(false);
+    await ended;
+    await turn();
+    expect(isRead).toBe(true);
+  });
+
   test("keeps its order where it waits in memory, on the disk and in memory again", async () => {
     const { body, sending, space } = arriving({ space: 128 * KIB });
     const sent = [256, 64, 32].map((size, i) => Buffer.alloc(size * KIB, i + 1));
@@ -288,6 +323,318 @@ describe("a body", () => {
   });
 });
 
+describe("an exchange", () => {
+  /** Of a stream that notes what the engine is told of it. */
+  function exchangeOn(
+    change: { method?: string; fields?: Fields; isStuck?: boolean; open?: number; priority?: object } = {},
+  ) {
+    const { method = "POST", fields = [], isStuck = false, open = 1, priority = null } = change;
+    const told: string[] = [];
+    const gone = Promise.withResolvers<void>();
+    const note =
+      (name: string) =>
+      (...given: unknown[]) => {
+        told.push(
+          [name, ...given.map((each) => (each instanceof Uint8Array ? "body" : JSON.stringify(each)))].join(
+            " ",
+          ),
+        );
+      };
+    const stream = {
+      id: 4n,
+      closed: gone.promise,
+      destroyed: false,
+      priority,
+      onblocked: null,
+      highWaterMark: 0,
+      sendHeaders: (section: Record<string, string>, options?: { terminal: boolean }) =>
+        note(options?.terminal ? "head alone" : "head")(section[":status"]),
+      sendInformationalHeaders: (section: Record<string, string>) => note("inform")(section[":status"]),
+      setBody: note("body"),
+      setPriority: note("priority"),
+      stopSending: (code: bigint) => note("stop")(Number(code)),
+      destroy: (_: unknown, { code }: { code: number }) => {
+        note("reset")(code);
+        stream.destroyed = true;
+        gone.resolve();
+      },
+      writer: { desiredSize: 1, writeSync: () => true, endSync: note("end"), fail() {} },
+    };
+    const connection = { isStuck, open, streamClosed: note("closed"), remoteAddress: "", id: "q1" };
+    const log: string[] = [];
+    const outbox = new Outbox<QuicExchange>();
+    const services = {
+      outbox,
+      heads: new QuicHeads(),
+      trailers: new WeakMap<QuicStream, Fields>(),
+      log: (line: string) => log.push(line),
+    };
+    const section = { method, path: "/", authority: "a", fields, malformed: null };
+    const exchange = new QuicExchange(
+      1 as ExchangeId,
+      stream as unknown as QuicStream,
+      section as unknown as RequestSection,
+      connection as unknown as QuicConnection,
+      services,
+    );
+    return { exchange, stream, told, log, outbox, gone };
+  }
+  const OK: ResponseHead = { status: 200, fields: [] };
+
+  test("carries no others where its connection is stuck", () => {
+    const [stuck, other] = [exchangeOn({ isStuck: true }), exchangeOn()];
+    const body = Buffer.from("a");
+    expect([stuck, other].map(({ exchange }) => exchange.sendBodyFirst(body, () => {}))).toEqual([
+      false,
+      true,
+    ]);
+    expect([stuck.told, other.told]).toEqual([[], ["body body"]]);
+  });
+
+  test("has its client stop behind the response, whatever form that has", () => {
+    const answers: Readonly<Record<string, (exchange: QuicExchange) => void>> = {
+      whole: (exchange) => exchange.send(OK, Buffer.from("a")),
+      "the body first": (exchange) => exchange.sendHeadLast(OK),
+      streamed: (exchange) => {
+        exchange.head(OK);
+        exchange.end(null);
+      },
+      "without a body": (exchange) => {
+        exchange.head({ status: 204, fields: [] });
+        exchange.end(null);
+      },
+    };
+    for (const [name, answer] of Object.entries(answers)) {
+      const [before, behind] = [exchangeOn(), exchangeOn()];
+      before.exchange.stopSending();
+      expect([name, before.told]).toEqual([name, []]);
+      answer(before.exchange);
+      answer(behind.exchange);
+      expect(behind.told.join()).not.toContain("stop");
+      expect(behind.told.includes("end")).toBe(name === "streamed");
+      behind.exchange.stopSending();
+      for (const { told } of [before, behind]) expect([name, told.at(-1)]).toEqual([name, "stop 256"]);
+    }
+  });
+
+  test("asks for a body once, where its client waits for that, and nothing is known of either", async () => {
+    const WAITS = ["expect", "100-Continue"];
+    const waiting = exchangeOn({ fields: WAITS, open: 2 });
+    const [hasty, answered, sent, other] = [
+      exchangeOn({ fields: WAITS }),
+      exchangeOn({ fields: WAITS }),
+      exchangeOn({ fields: WAITS }),
+      exchangeOn(),
+    ];
+    sent.exchange.head(OK);
+    const sending = new Sending();
+    hasty.exchange.body = new QuicBody(undefined, sending.reading, hasty.exchange, {
+      directory: "/",
+      space: new SpoolSpace(0),
+      maxBodyBytes: 9,
+    });
+    for (const { exchange } of [waiting, hasty, answered, sent, other]) exchange.wanted();
+    answered.exchange.headSent = true;
+    await sending.send(Buffer.from("a"));
+    await turn();
+    expect(waiting.told).toEqual(['inform "100"']);
+    expect([hasty.told, answered.told, other.told]).toEqual([[], [], []]);
+    expect(sent.told).toEqual(['head "200"']);
+  });
+
+  test("has the priority that its response says, and for what that leaves out its client's", () => {
+    const priorityOf = (value: string, asked?: object) => {
+      const { exchange, told } = exchangeOn(asked === undefined ? {} : { priority: asked });
+      exchange.send({ status: 200, fields: ["priority", value] }, null);
+      return told[0];
+    };
+    const asked = { level: "low", incremental: true };
+    expect(priorityOf("u=0", asked)).toBe('priority {"level":"high","incremental":true}');
+    expect(priorityOf("i=?0", asked)).toBe('priority {"level":"low","incremental":false}');
+    expect(priorityOf("u=3, i", asked)).toBe('priority {"level":"default","incremental":true}');
+    expect(priorityOf("u=4")).toBe('priority {"level":"low","incremental":false}');
+    expect(priorityOf("i")).toBe('priority {"level":"default","incremental":true}');
+  });
+
+  test("tells its owner, and who waits to send more, once that its client has gone; not behind its response", async () => {
+    const [waiting, over, streamed, refused] = [exchangeOn(), exchangeOn(), exchangeOn(), exchangeOn()];
+    for (const { exchange, told } of [waiting, over, streamed, refused]) {
+      exchange.onAborted = () => told.push("aborted");
+      exchange.onDrain = () => told.push("drained");
+    }
+    over.exchange.send(OK, null);
+    streamed.exchange.head(OK);
+    streamed.exchange.end(null);
+    refused.exchange.refuse();
+    for (const { gone, stream } of [waiting, over, streamed]) {
+      stream.destroyed = true;
+      gone.resolve();
+    }
+    await turn();
+    expect(waiting.told).toEqual(["closed", "aborted", "drained"]);
+    expect(over.told).toEqual(['head alone "200"', "closed"]);
+    expect(streamed.told).toEqual(['head "200"', "end", "closed"]);
+    expect(refused.told).toEqual(["reset 270", "closed"]);
+    // Nothing more is sent.
+    waiting.exchange.respond(OK, null);
+    waiting.outbox.flush();
+    expect([
+      waiting.exchange.inform(OK),
+      waiting.exchange.data(Buffer.from("a")),
+      waiting.told.length,
+    ]).toEqual([false, true, 3]);
+  });
+
+  test("ends short with the code of its reason (RFC 9114 §8.1)", () => {
+    const [failed, unkept] = [exchangeOn(), exchangeOn()];
+    failed.exchange.abort();
+    unkept.exchange.cannotKeep(new Error("ENOSPC"));
+    expect([failed.told, failed.log]).toEqual([["reset 258"], []]);
+    expect([unkept.told, unkept.log]).toEqual([["reset 263"], ["POST / q1:4: ENOSPC"]]);
+  });
+
+  test("that carries others has them sent when its stream has gone", async () => {
+    const all = Array.from({ length: 4 }, () => exchangeOn());
+    const [first] = all as [(typeof all)[0]];
+    for (const { exchange } of all) first.outbox.add({ exchange, head: OK, body: Buffer.from("a") });
+    first.outbox.flush();
+    first.stream.destroyed = true;
+    first.gone.resolve();
+    await turn();
+    expect(all.map(({ told }) => told)).toEqual([
+      ["body body", "closed"],
+      ...Array(3).fill(['head "200"', "body body"]),
+    ]);
+  });
+
+  test("that the engine refuses is reset, and the log says why; not where the stream has gone meanwhile", async () => {
+    const [refused, late] = [exchangeOn(), exchangeOn()];
+    for (const { stream } of [refused, late]) {
+      stream.sendHeaders = () => {
+        throw new Error("two lines");
+      };
+    }
+    refused.exchange.head(OK);
+    const { sendHeaders } = late.stream;
+    late.stream.sendHeaders = (section) => {
+      late.stream.destroyed = true;
+      sendHeaders(section);
+    };
+    late.exchange.head(OK);
+    refused.exchange.onAborted = () => refused.told.push("aborted");
+    await turn();
+    expect(refused.told).toEqual(["reset 258", "closed"]);
+    expect(refused.log).toEqual(["POST / q1:4: the response cannot be sent: two lines"]);
+    expect([late.told, late.log]).toEqual([[], []]);
+  });
+
+  test("whose body is broken off is reset before its response, and not behind it; the rest of the body is lost", async () => {
+    const [before, behind, closed] = [exchangeOn(), exchangeOn(), exchangeOn()];
+    const store = { directory: "/", space: new SpoolSpace(0), maxBodyBytes: 9 };
+    const bodies = [before, behind, closed].map(({ exchange }) => {
+      exchange.body = new QuicBody(undefined, new Sending().reading, exchange, store);
+      return exchange.body;
+    });
+    behind.exchange.send(OK, null);
+    for (const { exchange } of [before, behind]) exchange.brokenOff();
+    closed.gone.resolve();
+    await turn();
+    for (const body of bodies) await expect(body.read()).rejects.toThrow("the client went away");
+    expect([before.told, behind.told]).toEqual([["reset 269", "closed"], ['head alone "200"']]);
+  });
+});
+
+describe("a response that streams", () => {
+  /** The engine takes so many pieces until it is drained. */
+  function streaming() {
+    const told: string[] = [];
+    const engine = { room: 2, isGone: false, waits: true, drained: Promise.withResolvers<void>() };
+    const writer = {
+      get desiredSize() {
+        return engine.isGone ? null : engine.room;
+      },
+      writeSync(chunk: Uint8Array) {
+        told.push(String(chunk));
+        engine.room--;
+        return !engine.isGone;
+      },
+      endSync: () => told.push("end"),
+      [Symbol.for("Stream.drainableProtocol")]: () => (engine.waits ? engine.drained.promise : null),
+    };
+    const stream = { highWaterMark: 0, writer, closed: Promise.withResolvers<void>().promise };
+    const response = new StreamingResponse(stream as unknown as QuicStream, {
+      trailerTurns: new Turns(),
+      drained: () => told.push("drained"),
+      finished: () => told.push("finished"),
+    });
+    return {
+      told,
+      engine,
+      push: (text: string) => response.push(Buffer.from(text)),
+      end: () => response.end(null),
+      drain: async (room: number) => {
+        engine.room = room;
+        engine.drained.resolve();
+        engine.drained = Promise.withResolvers();
+        await turn();
+      },
+    };
+  }
+
+  test("waits in its order where the engine has no room, and goes on when it has", async () => {
+    const { told, push, end, drain } = streaming();
+    expect([..."abcd"].map(push)).toEqual([true, false, false, false]);
+    expect(told).toEqual(["a", "b"]);
+    await drain(1);
+    expect(told.slice(2)).toEqual(["c"]);
+    await drain(2);
+    expect(told.slice(3)).toEqual(["d", "drained"]);
+    expect([..."ef"].map(push)).toEqual([false, false]);
+    end();
+    expect(told.slice(5)).toEqual(["e"]);
+    await drain(1);
+    expect(told.slice(6)).toEqual(["f", "end", "finished", "drained"]);
+  });
+
+  test("waits for nothing of a stream that has gone, or where there is nothing to wait for", () => {
+    const [gone, ready] = [streaming(), streaming()];
+    gone.engine.isGone = true;
+    ready.engine.room = 0;
+    ready.engine.waits = false;
+    expect([gone.push("a"), ready.push("a")]).toEqual([true, true]);
+  });
+});
+
+describe("heads", () => {
+  test("tell the date of their moment, unless they have one", () => {
+    const now = spyOn(Date, "now").mockReturnValue(1000);
+    try {
+      const heads = new QuicHeads();
+      const own: ResponseHead = { status: 200, fields: ["date", "mine"] };
+      const plain: ResponseHead = { status: 200, fields: [] };
+      const dates = () => [heads.of(plain), heads.of(own)].map(({ headers }) => headers.date);
+      expect(dates()).toEqual(["Thu, 01 Jan 1970 00:00:01 GMT", "mine"]);
+      now.mockReturnValue(61_500);
+      expect(dates()).toEqual(["Thu, 01 Jan 1970 00:01:01 GMT", "mine"]);
+    } finally {
+      now.mockRestore();
+    }
+  });
+
+  test("of the engine's become lines; names that are numbers, which come first in it, do not come before pseudo fields", () => {
+    expect(linesOf({ "1": "a", ":path": "/", b: ["c", "d"] })).toEqual([
+      ":path",
+      "/",
+      "b",
+      "c",
+      "b",
+      "d",
+      "1",
+      "a",
+    ]);
+  });
+});
+
 describe("trailers", () => {
   afterEach(() => jest.useRealTimers());
 
@@ -301,10 +648,11 @@ describe("trailers", () => {
     const trailerTurns = new Turns();
     const told: string[] = [];
     const state = { looks: 0, untaken };
+    const gone = Array.from({ length: count }, () => Promise.withResolvers<void>());
     const streams = Array.from({ length: count }, (_, i) => ({
       highWaterMark: 0,
       destroyed: false,
-      closed: Promise.withResolvers<void>().promise,
+      closed: gone[i]?.promise,
       onwanttrailers: () => {},
       setPriority() {},
       sendTrailers: () => told.push(`trailers of ${i}`),
@@ -320,7 +668,7 @@ describe("trailers", () => {
       const owner = { trailerTurns, drained() {}, finished() {} };
       new StreamingResponse(stream as unknown as QuicStream, owner).end({ "x-sum": "abc" });
     }
-    return { told, streams, state };
+    return { told, streams, state, gone };
   }
 
   test("wait until the engine has taken the body, and are looked after the more seldom the longer that is", () => {
@@ -333,13 +681,18 @@ describe("trailers", () => {
     state.untaken = 0;
     jest.advanceTimersByTime(200);
     expect(told).toEqual(["the end of 1"]);
+    const { looks } = state;
+    jest.advanceTimersByTime(10_000);
+    expect(state.looks).toBe(looks);
   });
 
   test("are sent one response's after another's, and wait for none that the engine does not ask for", async () => {
     jest.useFakeTimers();
-    const { told, streams } = ending(4);
+    const { told, streams, gone } = ending(5);
     expect(told).toEqual(["the end of 0"]);
     streams[0]?.onwanttrailers();
+    await microtasks();
+    expect(told.slice(1)).toEqual(["trailers of 0"]);
     await turns();
     expect(told.slice(1)).toEqual(["trailers of 0", "the end of 1"]);
     // What has gone meanwhile has no turn.
@@ -351,6 +704,9 @@ describe("trailers", () => {
     await turns();
     streams[1]?.onwanttrailers();
     expect(told.slice(3)).toEqual(["the end of 3", "trailers of 1"]);
+    gone[3]?.resolve();
+    await turns();
+    expect(told.slice(5)).toEqual(["the end of 4"]);
   });
 });
 

@@ -127,7 +127,6 @@ export class QuicExchange implements Exchange, Sink, BodyOwner, ResponseOwner {
 
   respond(head: ResponseHead, body: Uint8Array | null): void {
     this.headSent = true;
-    if (this.aborted) return;
     this.#services.outbox.add({ exchange: this, head, body });
   }
 
@@ -234,7 +233,7 @@ export class QuicExchange implements Exchange, Sink, BodyOwner, ResponseOwner {
   }
 
   wanted(): void {
-    if (this.headSent || fieldValue(this.fields, "expect")?.toLowerCase() !== "100-continue") return;
+    if (fieldValue(this.fields, "expect")?.toLowerCase() !== "100-continue") return;
     // A client that has begun waits for nothing (RFC 9110 §10.1.1); what came with the head is here at the end of the turn.
     setImmediate(() => {
       if (this.headSent || (this.body instanceof QuicBody && this.body.hasBegun)) return;
