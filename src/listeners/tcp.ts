@@ -251,6 +251,8 @@ class TcpListener implements Listener {
       connection.session = session;
       this.#sessions.set(session, connection);
       session.on("close", () => this.#sessions.delete(session));
+      // Bun closes it upon its client's GOAWAY, and then drops what is still to be written.
+      if (process.versions.bun !== undefined) session.close = () => this.#leave(connection);
       session.on("error", () => session.destroy());
       if (this.#draining !== null) this.#end(connection);
     });

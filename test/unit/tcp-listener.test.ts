@@ -7,7 +7,7 @@ import { listenTcp } from "../../src/listeners/tcp.ts";
 import { CERTIFICATE } from "../support/certificate.ts";
 import { request } from "../support/http3-frames.ts";
 import { inTime, until } from "../support/poll.ts";
-import { RawHttp2 } from "../support/raw-http2.ts";
+import { Frame2, RawHttp2 } from "../support/raw-http2.ts";
 
 const NO_LIMITS = { maxConnections: 0, maxConnectionsPerAddress: 0 };
 
@@ -50,6 +50,28 @@ test("a connection of HTTP/2 whose client takes nothing of its last response is 
     connection.resume();
     await connection.untilClosed();
     expect(connection.lengthOf(stream)).toBeLessThan(BYTES);
+  } finally {
+    await listener.close();
+  }
+});
+
+test("a response arrives whole whose client says meanwhile that it will ask for no more (RFC 9113 §6.8)", async () => {
+  const BYTES = 12_000_000;
+  const listener = await listen(({ path, sink }) =>
+    sink.respond({ status: 200, fields: [] }, Buffer.alloc(path === "/large" ? BYTES : 1)),
+  );
+  try {
+    using connection = await RawHttp2.open(listener.port);
+    using other = await RawHttp2.open(listener.port);
+    connection.widen();
+    connection.pause();
+    const stream = connection.begin(request({ path: "/large" }));
+    connection.frame(Frame2.goaway, 0, 0, Buffer.alloc(8));
+    // A few turns of the event loop for all that a client's GOAWAY has the engine do.
+    for (let i = 0; i < 20; i++) expect(await other.outcome(other.begin(request({})))).toBe("answered 200");
+    connection.resume();
+    await connection.untilClosed();
+    expect(connection.lengthOf(stream)).toBe(BYTES);
   } finally {
     await listener.close();
   }
