@@ -382,11 +382,18 @@ class TcpListener implements Listener {
       stream.destroy();
       return;
     }
+    const streamId = stream.id as number;
+    if (streamId <= connection.lastStream) {
+      // RFC 9113 §5.1.1. To Bun's engine a stream that it has forgotten is a new one.
+      stream.on("error", () => {});
+      connection.session?.destroy(new Error("its stream is over"), constants.NGHTTP2_PROTOCOL_ERROR);
+      return;
+    }
     if (connection.isLeaving) {
       refuseStream(stream);
       return;
     }
-    connection.lastStream = stream.id as number;
+    connection.lastStream = streamId;
     connection.open++;
     stream.once("close", () => {
       if (--connection.open > 0) return;

@@ -77,6 +77,30 @@ test("a response arrives whole whose client says meanwhile that it will ask for 
   }
 });
 
+test("a request on a stream that is over, or was passed over, ends its connection (RFC 9113 §5.1.1)", async () => {
+  const streams: number[] = [];
+  const listener = await listen(({ stream, sink }) => {
+    streams.push(stream);
+    sink.respond({ status: 200, fields: [] }, "whole");
+  });
+  try {
+    using over = await RawHttp2.open(listener.port);
+    const stream = over.begin(request({}));
+    expect(await over.outcome(stream)).toBe("answered 200");
+    // Of a request that was reset, its trailers may still be on their way.
+    over.headers(stream, [["x-digest", "1"]], true);
+    expect(await over.outcome(over.begin(request({})))).toBe("answered 200");
+    over.headers(stream, request({}), true);
+    expect(await over.outcome(over.begin(request({})))).toBe("closed with PROTOCOL_ERROR");
+    using passedOver = await RawHttp2.open(listener.port);
+    passedOver.headers(99, request({}), true);
+    expect(await passedOver.outcome(passedOver.begin(request({})))).toBe("closed with PROTOCOL_ERROR");
+    expect(streams.filter((each) => each === stream)).toHaveLength(1);
+  } finally {
+    await listener.close();
+  }
+});
+
 test("the end of a connection of HTTP/2 tells which streams are answered still, and refuses the others (RFC 9113 §6.8)", async () => {
   const held: Exchange[] = [];
   const listener = await listen((exchange) => held.push(exchange));
