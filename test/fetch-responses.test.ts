@@ -82,6 +82,16 @@ describe("the fetch form", () => {
         ]);
       });
 
+      test("a request's blob is of the request's type, and a clone's too", async () => {
+        await using client = await kind.open(shared.server);
+        const types = async (headers: Record<string, string>, body: string) =>
+          (await client.request({ method: "POST", path: "/blob-of-request", headers, body })).body.json();
+        const type = "multipart/form-data; boundary=In-No-Case-But-This";
+        for (const body of ["a body", "long ".repeat(20_000)])
+          expect(await types({ "content-type": type }, body)).toEqual([type, type]);
+        expect(await types({}, "a body")).toEqual(["", ""]);
+      });
+
       test("a clone of the request has the same body, and aborts with it", async () => {
         await using client = await kind.open(shared.server);
         const aborted = async () => (await client.request({ path: "/aborted" })).body.json<number>();

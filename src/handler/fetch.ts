@@ -104,11 +104,20 @@ class ExchangeRequest extends Request {
   }
 
   static {
-    // The types declare a property where the platform has an accessor, which a class may not override with one.
+    // The types declare properties, which a class may not override with what the platform has: an accessor, and a method.
     Object.defineProperty(ExchangeRequest.prototype, "signal", {
       get(this: ExchangeRequest) {
         this.#signal ??= signalOf(this.#exchange);
         return this.#signal;
+      },
+    });
+    // Of the type that content-type says, as the Fetch standard has it: Bun gives what was streamed none.
+    Object.defineProperty(ExchangeRequest.prototype, "blob", {
+      async value(this: ExchangeRequest): Promise<Blob> {
+        const type = this.headers.get("content-type");
+        const blob = await Request.prototype.blob.call(this);
+        // A slice would have the type in lower case, the boundary of a form as well.
+        return type === null ? blob : new Response(blob, { headers: { "content-type": type } }).blob();
       },
     });
   }
