@@ -270,6 +270,8 @@ describe("Elysia's fetch form", () => {
       expect(cookiesOf(cookies.headers)[0]).toStartWith("first=1; ");
       expect(await get(client, "/file")).toEqual([200, readFileSync(fixture("elysia.ts"), "utf8")]);
       expect((await get(client, "/generate"))[1]).toContain("part 2;");
+      const head = await client.request({ method: "HEAD", path: "/generate" });
+      expect([head.status, header(head, "content-length")]).toEqual([200, undefined]);
       expect(await get(client, "/throw")).toEqual([418, "as asked"]);
     });
   }
