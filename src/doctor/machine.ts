@@ -58,7 +58,7 @@ export function machineFindings(machine: Machine, withHttp3: boolean): Finding[]
     ...backlog(machine),
     ...softnet(machine),
     ...conntrack(machine),
-    ipv6(machine),
+    ...ipv6(machine),
   ];
 }
 
@@ -178,14 +178,18 @@ function conntrack({ read }: Machine): Finding[] {
   ];
 }
 
-function ipv6({ read }: Machine): Finding {
+function ipv6({ read }: Machine): Finding[] {
   const addresses = read("/proc/net/if_inet6");
-  if (addresses === null || addresses.trim() !== "") return ok("IPv6", "there are addresses");
-  return warning(
-    "IPv6",
-    "no address: :: is all of IPv4 alone",
-    "sudo sysctl -w net.ipv6.conf.all.disable_ipv6=0, if clients come by IPv6",
-  );
+  // Of a kernel that has none, or another system.
+  if (addresses === null) return [];
+  if (addresses.trim() !== "") return [ok("IPv6", "there are addresses")];
+  return [
+    warning(
+      "IPv6",
+      "no address: :: is all of IPv4 alone",
+      "sudo sysctl -w net.ipv6.conf.all.disable_ipv6=0, if clients come by IPv6",
+    ),
+  ];
 }
 
 function sysctl(read: Machine["read"], name: string): number | null {

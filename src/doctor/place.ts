@@ -1,4 +1,5 @@
 /** Whether a server could take its place here: the port, the run directory, and who it would be. */
+import { addressOf } from "../listeners/address.ts";
 import { bindTcp, bindUdp } from "../listeners/ports.ts";
 import { type Finding, ok, problem, warning } from "./finding.ts";
 
@@ -24,7 +25,7 @@ async function portFinding(
 ): Promise<Finding> {
   const subject = `${transport} port`;
   try {
-    await bind(host, port);
+    await bind(await addressOf(host), port);
     return ok(subject, `${port} on ${host} is free`);
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
@@ -45,6 +46,7 @@ async function portFinding(
         );
       case "EADDRNOTAVAIL":
       case "ENOTFOUND":
+      case "EAI_AGAIN":
         return problem(subject, `${host} is no address of this machine`, "see which there are: ip address");
       default:
         return problem(subject, message, "see which addresses there are: ip address");

@@ -1,9 +1,7 @@
 /** Opens what a process listens on: one port number, for TCP and, where HTTP/3 is on, for UDP. */
-import { lookup } from "node:dns/promises";
-import { isIP } from "node:net";
-import { networkInterfaces } from "node:os";
 import type { ConnectionInfo } from "../connection.ts";
 import type { ResolvedQuic } from "../http3-options.ts";
+import { addressOf } from "./address.ts";
 import { type ConnectionBounds, ConnectionLimits } from "./connection-limits.ts";
 import type { Certificates, Listener, ListenerHost, ListenerOptions } from "./listener.ts";
 import { listenHttp3Native } from "./native/listener.ts";
@@ -78,14 +76,6 @@ async function listenHttp3(
   // Loaded where it is used: it brings a foreign function along.
   const { listenHttp3Quic } = await import("./quic/listener.ts");
   return listenHttp3Quic({ ...options, quic, maxBodyBytes, directory }, listenerHost);
-}
-
-/** Of a name its first address, so that TCP and UDP take the same one. */
-async function addressOf(host: string): Promise<string> {
-  if (isIP(host) === 0) return (await lookup(host)).address;
-  const own = Object.values(networkInterfaces()).flatMap((addresses) => addresses ?? []);
-  // All addresses of a machine without IPv6 are those of IPv4.
-  return host === "::" && !own.some(({ family }) => family === "IPv6") ? "0.0.0.0" : host;
 }
 
 /** Why it could not be opened, in one line. */

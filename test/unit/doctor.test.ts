@@ -7,7 +7,7 @@ import { generate } from "selfsigned";
 import { certificateFindings } from "../../src/doctor/certificate.ts";
 import type { Finding } from "../../src/doctor/finding.ts";
 import { type Machine, machineFindings, THIS_MACHINE } from "../../src/doctor/machine.ts";
-import { userFinding } from "../../src/doctor/place.ts";
+import { portFindings, userFinding } from "../../src/doctor/place.ts";
 
 /** A machine on which all is well. */
 const HEALTHY: Readonly<Record<string, string>> = {
@@ -153,6 +153,19 @@ describe("a machine", () => {
 
   test("of another system, without /proc, is not judged by what is not known", () => {
     expect(notOk(machineFindings(machine({}, { read: () => null }), true))).toEqual([]);
+  });
+
+  test("whose kernel has no IPv6 is not said to have addresses of it", () => {
+    const found = machineFindings(machine({ "/proc/net/if_inet6": null }), true);
+    expect(found.filter(({ subject }) => subject === "IPv6")).toEqual([]);
+  });
+
+  test("that has not the host is told so, as the server would say it", async () => {
+    const found = await portFindings("a..b", 9501, true, null);
+    expect(found.map(({ level, text }) => [level, text])).toEqual([
+      ["problem", "a..b is no address of this machine"],
+      ["problem", "a..b is no address of this machine"],
+    ]);
   });
 
   test("this one is described whole", () => {
