@@ -218,7 +218,7 @@ class ChannelBody implements RequestBody {
         this.#consumed(chunk.length);
       }
     }
-    if (end && this.#queue.length === 0) {
+    if (end) {
       this.#waiting?.resolve(null);
       this.#waiting = null;
     }
