@@ -60,8 +60,10 @@ interface Connection {
   unwritten: number;
   /** Requests so far. */
   requests: number;
-  /** Those that are not over. */
+  /** Those that are not over: of HTTP/2, not answered to the end. */
   open: number;
+  /** Of HTTP/2: those that are not closed, too, as more of a request's body may come behind its answer. */
+  streams: number;
   /** Of HTTP/1.1, while one is open: the answer to the last that came. */
   latest: ServerResponse | null;
   /** What came behind it is no request, or not to be answered: how the connection ends when all are over. */
@@ -285,6 +287,7 @@ class TcpListener implements Listener {
       unwritten: 0,
       requests: 0,
       open: 0,
+      streams: 0,
       latest: null,
       ending: null,
     };
@@ -395,10 +398,16 @@ class TcpListener implements Listener {
     }
     connection.lastStream = streamId;
     connection.open++;
-    stream.once("close", () => {
-      if (--connection.open > 0) return;
-      connection.idle.refresh();
+    connection.streams++;
+    const isAnswered = () => {
+      if (--connection.open === 0) connection.idle.refresh();
       this.#closeIfOver(connection);
+    };
+    stream.once("finish", isAnswered);
+    stream.once("close", () => {
+      connection.streams--;
+      if (stream.writableFinished) this.#closeIfOver(connection);
+      else isAnswered();
     });
     if (++connection.requests === this.#maxRequests) this.#end(connection);
     const id = this.#host.nextId();
@@ -422,12 +431,17 @@ class TcpListener implements Listener {
   }
 
   /** The session's own `close` would not wait for a request of which only a part has come, nor for what is still to be written. */
-  #closeIfOver(connection: Connection): boolean {
+  #closeIfOver(connection: Connection, isPatient = true): boolean {
     const { session, socket } = connection;
     if (session === null || session.destroyed || !connection.isLeaving || connection.open > 0) return false;
     if (unwrittenBytes(session) > 0) {
       // Nothing tells when they are.
-      setTimeout(() => this.#closeIfOver(connection), LOOKS_EVERY);
+      setTimeout(() => this.#closeIfOver(connection, isPatient), LOOKS_EVERY);
+      return false;
+    }
+    if (connection.streams > 0 && isPatient) {
+      // A client that still sends would lose the answer that it has not read, as the connection would be reset.
+      unlessClosed(socket, CLOSE_WITHIN, () => this.#closeIfOver(connection, false));
       return false;
     }
     session.destroy();

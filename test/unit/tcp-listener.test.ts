@@ -101,6 +101,37 @@ test("a request on a stream that is over, or was passed over, ends its connectio
   }
 });
 
+test("a body that does not end keeps no connection of HTTP/2 whose requests are answered", async () => {
+  const endsBy = async (keepAliveTimeout: number, isDrained: boolean) => {
+    const accepted: Exchange[] = [];
+    const listener = await listen(
+      (exchange) => {
+        accepted.push(exchange);
+        exchange.sink.respond({ status: 200, fields: [] }, "whole");
+      },
+      undefined,
+      keepAliveTimeout,
+    );
+    try {
+      using connection = await RawHttp2.open(listener.port);
+      const stream = connection.begin(request({ method: "POST" }), false);
+      expect(await connection.outcome(stream)).toBe("answered 200");
+      if (isDrained) {
+        // A client that still sends is not cut off at once: it may not have read the answer.
+        connection.data(stream, "more", false);
+        const drained = listener.drain(false);
+        expect(await accepted[0]?.body?.read()).toEqual(Buffer.from("more"));
+        await inTime("the end", 5_000, drained);
+      }
+      await connection.untilClosed();
+      expect(connection.lastStreams).not.toBeEmpty();
+    } finally {
+      await listener.close();
+    }
+  };
+  await Promise.all([endsBy(200, false), endsBy(60_000, true)]);
+});
+
 test("the end of a connection of HTTP/2 tells which streams are answered still, and refuses the others (RFC 9113 §6.8)", async () => {
   const held: Exchange[] = [];
   const listener = await listen((exchange) => held.push(exchange));
