@@ -10,13 +10,14 @@ import {
   type Steering,
   UNKNOWN,
 } from "../../src/listeners/native/reuseport-program.ts";
+import { UdpGroup } from "../../src/listeners/native/udp-group.ts";
 import {
   addressOf,
   attachReuseportProgram,
   type SocketAddress,
   udpSocketsOf,
 } from "../../src/listeners/udp-socket.ts";
-import { inTime } from "../support/poll.ts";
+import { failureOf, inTime } from "../support/poll.ts";
 import { Random } from "../support/random.ts";
 
 const PLACES = 5;
@@ -226,4 +227,22 @@ test("a socket's descriptor is found by its port, and its address by its descrip
     socket.close();
     expect(udpSocketsOf(port)).toEqual([]);
   }
+});
+
+test("sockets that no other could join are as before, and nothing is told of connections at their end", async () => {
+  const told: string[] = [];
+  // No socket can be bound to it (RFC 5737), as none can to a port that was root's where the process is root no more.
+  const address: SocketAddress = { family: "udp4", address: "192.0.2.1", port: 9 };
+  const engine = { close: async () => {} };
+  const times = { catching: 1000, handshake: 1000, check: 1000 };
+  const group = new UdpGroup(address, engine, times, (line) => told.push(line));
+  const failure = await failureOf(
+    "another engine",
+    1000,
+    group.advance(() => engine),
+  );
+  expect(failure).toMatchObject({ code: "EADDRNOTAVAIL" });
+  await group.hold();
+  group.close();
+  expect(told).toEqual([]);
 });

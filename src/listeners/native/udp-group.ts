@@ -100,6 +100,8 @@ export class UdpGroup {
   hold(): Promise<void> {
     this.#changes = this.#changes
       .then(async () => {
+        // Nobody has joined the first engine: the kernel has no choice, and no sockets could be added then.
+        if (this.#finder === null) return;
         if (this.#checkTimer !== null) clearInterval(this.#checkTimer);
         for (const _ of this.#engines) this.#members.push(await this.#openPlaceholder());
       })
