@@ -1,4 +1,5 @@
 /** What the manager is told, and what of that it tells the processes that it starts. */
+import { resolve } from "node:path";
 import type { BaseConfig } from "../base/base-server.ts";
 import type { Certificates } from "../listeners/listener.ts";
 import type { ListenConfig } from "../listeners/open.ts";
@@ -75,6 +76,7 @@ export function reactorConfig(
     remains,
     identity,
     folders: foldersToCheck(config, isRunning),
+    code: [process.argv[1] ?? "", ...(config.module === null ? [] : [resolve(config.module)])],
   };
 }
 

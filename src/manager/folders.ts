@@ -1,4 +1,4 @@
-/** Checks, at the start, that the folders of the options are there and can be used. */
+/** Checks, at the start, that the folders of the options are there and can be used, and code be read. */
 import { access, constants, stat } from "node:fs/promises";
 import { dirname } from "node:path";
 import { OptionError, type ResolvedOptions } from "../options.ts";
@@ -17,6 +17,21 @@ export async function checkFolders(options: FolderOptions): Promise<void> {
   const { qlog = null, keylog = null } = options.quic ?? {};
   if (qlog !== null) await check(`option "http3.qlog" is "${qlog}"`, qlog, WRITE);
   if (keylog !== null) await checkFile(`option "http3.keylog" is "${keylog}"`, keylog);
+}
+
+/**
+ * Of a file that is not there whoever loads it tells.
+ * @param paths what workers load
+ * @throws OptionError (as a rejection) for the first that this process may not read
+ */
+export async function checkCode(paths: readonly string[]): Promise<void> {
+  for (const path of paths) {
+    const error = await access(path, constants.R_OK).catch((error: NodeJS.ErrnoException) => error);
+    if (error?.code !== "EACCES") continue;
+    throw new OptionError(
+      `option "user": that user may not read ${path}, which workers load; open it, and the folders above it`,
+    );
+  }
 }
 
 /** One that is written to, or made. */

@@ -35,6 +35,8 @@ export interface ReactorConfig {
   readonly identity: Identity | null;
   /** Folders that it checks when it has become that; null for none. */
   readonly folders: FolderOptions | null;
+  /** Files of code that it checks then: workers load them as that user. */
+  readonly code: readonly string[];
 }
 
 /** What every process of a server is known by. */

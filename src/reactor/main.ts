@@ -81,9 +81,12 @@ function start(config: ReactorConfig): void {
     });
     reactor.connections.find = (id) => connectionOf(listeners, id);
     if (config.identity !== null) {
-      const { checkFolders } = await import("../manager/folders.ts");
+      const { checkCode, checkFolders } = await import("../manager/folders.ts");
       dropPrivileges(config.identity);
-      if (config.folders !== null) await checkFolders(config.folders);
+      if (config.folders !== null) {
+        await checkCode(config.code);
+        await checkFolders(config.folders);
+      }
       // Not before: no file is read that only root may read.
       serveFiles();
     }

@@ -354,6 +354,20 @@ if (IS_ROOT) {
         await program.leavesNothing();
       });
     }
+
+    test("with code that it cannot read", async () => {
+      const scratch = await openScratch();
+      const app = join(closedFolder(scratch.path), "app.ts");
+      writeFileSync(app, "export default { fetch: () => new Response() };");
+      const [bun = ""] = command();
+      const serve = [bun, join(project, "src/cli/main.ts"), "serve", app, "--port", "0", "--user", USER];
+      await using program = new Program(scratch, serve);
+      expect(await program.ended()).toBe(1);
+      expect(program.stderr).toContain(
+        `tercet: option "user": that user may not read ${app}, which workers load;`,
+      );
+      await program.leavesNothing();
+    });
   });
 }
 
