@@ -34,12 +34,9 @@ export function dropPrivileges({ uid, gid, name }: Identity): void {
   }
 }
 
-/** What the environment of a process with this identity says of it. */
+/** What the environment of a process with this identity says of it: nothing of root's where it has no name, or no home. */
 export function environmentOf({ name, home }: Identity): NodeJS.ProcessEnv {
-  return {
-    ...(name === null ? {} : { USER: name, LOGNAME: name }),
-    ...(home === null ? {} : { HOME: home }),
-  };
+  return { USER: name ?? undefined, LOGNAME: name ?? undefined, HOME: home ?? undefined };
 }
 
 function succeeds(call: () => void): boolean {

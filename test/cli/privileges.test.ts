@@ -284,13 +284,14 @@ if (IS_ROOT) {
       await until("the same identities", 5_000, () => identities().join() === expected().join());
     });
 
-    test("has workers that listen as that user, in the mode base", async () => {
+    test("has workers that listen as that user, in the mode base, with nothing of root's where it has no name", async () => {
       const scratch = await openScratch();
-      const env = environment(scratch, { user: USER, mode: "base" }, 0);
+      const env = environment(scratch, { user: "54321", group: "54321", mode: "base" }, 0);
       await using other = await new TestServer(scratch, command(), env).ready();
       await using client = await HTTP2.open(other);
-      const told = await (await client.request({ path: "/" })).body.json<{ loadedAs: number }>();
-      expect(told.loadedAs).toBe(idOf(USER));
+      const told = await (await client.request({ path: "/" })).body.json();
+      expect(told).toMatchObject({ loadedAs: 54_321, runsAs: 54_321 });
+      expect((told as { env: unknown }).env).toEqual({});
       other.kill("SIGKILL");
       await other.ended();
       await until("their folder to go", 5_000, () =>
