@@ -33,9 +33,9 @@ export class TrustedProxies {
   }
 
   has(address: string): boolean {
-    const plain = address.replace(MAPPED, "");
-    const version = isIP(plain);
-    return version !== 0 && this.#list.check(plain, version === 4 ? "ipv4" : "ipv6");
+    const version = isIP(address);
+    // An IPv4 address that is mapped to IPv6 is taken for the IPv4 one.
+    return version !== 0 && this.#list.check(address, version === 4 ? "ipv4" : "ipv6");
   }
 
   /** The head as the client made it, where its peer is trusted and says more; otherwise just as it is. */

@@ -302,6 +302,16 @@ describe("urlencoded", () => {
     );
   });
 
+  test("has values with = in them, and its limit is one of bytes", () => {
+    const read = (text: string) => [...parseUrlencoded(Buffer.from(text), type, LIMITS)];
+    expect(read("a=b=c&d==")).toEqual([
+      ["a", "b=c"],
+      ["d", "="],
+    ]);
+    expect(read(`ä=${"ü".repeat(499)}`)).toHaveLength(1);
+    expect(() => read(`ä=${"ü".repeat(500)}`)).toThrow(HttpError);
+  });
+
   test("is an HttpError or fields, whatever bytes come", () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 60 }), (bytes) => {

@@ -63,6 +63,12 @@ const cases: [rule: string, fields: Record<string, string | string[]>, expected:
     { "x-forwarded-for": "2.2.2.2, ::ffff:10.0.0.1" },
     { remoteAddress: "2.2.2.2" },
   ],
+  ["and so is a client's", { "x-forwarded-for": "::ffff:2.2.2.2" }, { remoteAddress: "2.2.2.2" }],
+  [
+    "with its port as well",
+    { "x-forwarded-for": "[::FFFF:2.2.2.2]:5" },
+    { remoteAddress: "2.2.2.2", remotePort: 5 },
+  ],
   [
     "behind what is no address nothing is believed",
     { "x-forwarded-for": "1.1.1.1, unknown, 10.0.0.1" },
@@ -96,7 +102,7 @@ const cases: [rule: string, fields: Record<string, string | string[]>, expected:
   ["host alone", { "x-forwarded-host": "b.org" }, { authority: "b.org" }],
   [
     "Forwarded, with all its parameters (RFC 7239 §4)",
-    { forwarded: 'for=1.1.1.1, For="[2001:db8::1]:4712";Proto=http;by=_x;host="b.org", for=10.0.0.1' },
+    { forwarded: 'for=1.1.1.1, For="[2001:db8::1]:4712";Proto=http;by=_x;host="b\\.org", for=10.0.0.1' },
     { remoteAddress: "2001:db8::1", remotePort: 4712, scheme: "http", authority: "b.org" },
   ],
   [
@@ -114,6 +120,12 @@ const cases: [rule: string, fields: Record<string, string | string[]>, expected:
     { forwarded: "for=2.2.2.2", cookie: "for=6.6.6.6" },
     { remoteAddress: "2.2.2.2" },
   ],
+  [
+    "scheme and host alone in Forwarded are the nearest proxy's word",
+    { forwarded: "proto=https;host=evil.org, proto=http;host=b.org" },
+    { scheme: "http", authority: "b.org" },
+  ],
+  ["of a Forwarded that is malformed anywhere nothing is believed", { forwarded: "for=2.2.2.2, =x" }, {}],
   ["a malformed Forwarded is ignored", { forwarded: 'for=1.1.1.1;, for="2.2.2.2' }, {}],
   [
     "X-Forwarded-For goes before Forwarded, which most proxies let through",
@@ -142,9 +154,16 @@ describe("trusted proxies", () => {
     });
   }
 
-  test("a peer that is not trusted is not believed", () => {
-    const head = headWith({ "x-forwarded-for": "1.1.1.1", forwarded: "for=1.1.1.1" }, "8.8.8.8");
-    expect(proxies.clientOf(head)).toBe(head);
+  test("a peer that is not trusted is not believed, and neither is one whose address is not known", () => {
+    for (const peer of ["8.8.8.8", ""]) {
+      const head = headWith({ "x-forwarded-for": "1.1.1.1", forwarded: "for=1.1.1.1" }, peer);
+      expect(proxies.clientOf(head)).toBe(head);
+    }
+  });
+
+  test("a trusted peer is known by its IPv4 address that is mapped to IPv6", () => {
+    const head = headWith({ "x-forwarded-for": "1.1.1.1" }, "::ffff:10.0.0.1");
+    expect(proxies.clientOf(head).remoteAddress).toBe("1.1.1.1");
   });
 
   test("the exchange keeps its name, and everything else", () => {
