@@ -203,10 +203,12 @@ describe("a start that cannot be", () => {
     await bound.promise;
     try {
       const { port } = socket.address();
-      await using program = await runCli(fixture("app.ts"), { flags: { port } });
-      const line = await failedStart(program);
-      expect(line).toContain(String(port));
-      expect(line).toMatch(/in use/);
+      for (const http3 of ["native", "quic"]) {
+        await using program = await runCli(fixture("app.ts"), { flags: { port, http3 } });
+        const line = await failedStart(program);
+        expect(line).toContain(String(port));
+        expect(line).toMatch(/in use/);
+      }
     } finally {
       socket.close();
     }

@@ -1,7 +1,7 @@
 /** The HTTP/3 engine quic: what it can do beyond the other, and what it does about peers that do no good. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { createSocket } from "node:dgram";
-import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from "node:fs";
 import { connect as connectQuic, type QuicError } from "node:quic";
 import { connect, type Http3ClientSession } from "@currentspace/http3";
 import { CERTIFICATE, OTHER_CERTIFICATE } from "./support/certificate.ts";
@@ -120,6 +120,18 @@ async function openSession({ port }: Endpoint) {
   session.closed.catch(() => {});
   await inTime("a connection", 5_000, session.opened);
   return session;
+}
+
+/** The code with which a connection is closed at once; null where it is taken, or nothing is heard. */
+async function refusalOf(port: number, within = 10_000): Promise<number | null> {
+  const peer = RawHttp3.attempt(port);
+  try {
+    return (await peer.untilClosed(within)).code;
+  } catch {
+    return null;
+  } finally {
+    await peer.close();
+  }
 }
 
 describe("requests and responses", () => {
@@ -252,8 +264,11 @@ describe("requests and responses", () => {
       expect(await peer.outcome(peer.begin(headers(fields as typeof GET), true))).toBe(
         "reset with H3_MESSAGE_ERROR",
       );
+    // Nor is more of it waited for.
+    const endless = peer.begin(headers([...GET, ["A", "b"]]));
+    expect(await peer.outcome(endless)).toBe("reset with H3_MESSAGE_ERROR");
     // Each was followed by a request that is in order: see `outcome`.
-    expect(await json<number>(peer, "/calls")).toBe(before + wrong.length);
+    expect(await json<number>(peer, "/calls")).toBe(before + wrong.length + 1);
   });
 
   test("a body without a length, and without any of it yet, does not keep the handler waiting", async () => {
@@ -279,8 +294,11 @@ describe("requests and responses", () => {
       ["expect", "100-continue"],
       ["content-length", "2"],
     ] as const;
+    // Whatever else is open.
+    const beside = await peer.launch(headers(request({ path: "/hang" })), true);
     const id = peer.begin(headers(request({ method: "POST", path: "/echo", fields })));
     await until("100", 5_000, () => peer.statuses(id).includes(100));
+    peer.reset(beside, 0x10c);
     peer.send(id, frame(FrameType.data, "hi"), true);
     await until("the answer", 5_000, () => peer.stream(id).ended);
     expect(peer.statuses(id)).toEqual([100, 200]);
@@ -581,9 +599,9 @@ describe("options", () => {
       {
         await using peer = await RawHttp3.open(server.port);
         expect(await peer.get()).toBe(200);
-        expect(await refusalOf(server.port)).toBe(2);
+        for (let i = 0; i < 2; i++) expect(await refusalOf(server.port)).toBe(2);
       }
-      await until("room", 5_000, async () => (await refusalOf(server.port)) === null);
+      await until("room", 5_000, async () => (await refusalOf(server.port, 1_000)) === null);
     }
   });
 
@@ -603,18 +621,6 @@ describe("options", () => {
     await using again = await RawHttp3.open(server.port);
     expect(await again.get()).toBe(200);
   });
-
-  /** The code with which a connection is closed at once; null where it is taken, or nothing is heard. */
-  async function refusalOf(port: number): Promise<number | null> {
-    const peer = RawHttp3.attempt(port);
-    try {
-      return (await peer.untilClosed(2_000)).code;
-    } catch {
-      return null;
-    } finally {
-      await peer.close();
-    }
-  }
 
   test("block and allow: packets of others are dropped unread; of both, block is held to when it connects", async () => {
     const dropping = [{ block: ["127.0.0.0/8"] }, { allow: ["192.0.2.0/24", "2001:db8::/32"] }];
@@ -812,6 +818,8 @@ describe("options", () => {
       return text.includes("connection_closed") && text;
     });
     for (const record of records.split("\x1e").slice(1)) JSON.parse(record);
+    for (const part of ["qlog_version", "connection_started"]) expect(records).toContain(part);
+    for (const path of [keylog, `${qlog}/${file}`]) expect(statSync(path).mode & 0o777).toBe(0o600);
     // A file that was moved away is made anew; what cannot be written is said once, and tried again.
     const visit = async () => {
       await using peer = await RawHttp3.open(server.port);
@@ -931,9 +939,11 @@ describe("peers that do no good", () => {
     await using observer = await RawHttp3.open(server.port);
     for (let round = 0; round < 6; round++) {
       await using peer = await RawHttp3.open(server.port);
-      for (const path of ["/hang", "/trickle", "/echo", "/later?ms=5"]) {
+      for (const path of ["/hang", "/trickle", "/echo", "/later?ms=5", "/hang?empty"]) {
         const whole = path === "/hang" || path === "/trickle";
-        const head = headers(request({ method: whole ? "GET" : "POST", path, fields: PADDING }));
+        const empty: readonly Field[] = path === "/hang?empty" ? [["content-length", "0"]] : [];
+        const fields = [...PADDING, ...empty];
+        const head = headers(request({ method: whole ? "GET" : "POST", path, fields }));
         const id = await peer.launch(head, whole);
         await Bun.sleep(round * 2);
         // What is left open ends with its connection.
@@ -1086,10 +1096,14 @@ describe("peers that do no good", () => {
 
 describe("shutdown", () => {
   test("GOAWAY, what is open is finished, what comes later is not taken, and no error at the end (RFC 9114 §5.2)", async () => {
-    await using server = await start();
+    await using server = await start({ handshakeTimeout: 16_777 });
     await using peer = await RawHttp3.open(server.port);
     await using idle = await RawHttp3.open(server.port);
     expect(await idle.get()).toBe(200);
+    // The server has the first datagram of this one alone.
+    using relay = await UdpRelay.to(server.port);
+    relay.mayPass = 1;
+    await using greeting = await RawHttp3.open(relay.port);
     const id = peer.begin(headers(request({ method: "POST", path: "/echo" })));
     await until(
       "the request",
@@ -1103,6 +1117,11 @@ describe("shutdown", () => {
     });
     expect(goaway.payload).toEqual(Buffer.from([id + 4]));
     const late = peer.begin(headers(GET), true);
+    expect(await refusalOf(server.port)).toBe(2);
+    relay.mayPass = Number.POSITIVE_INFINITY;
+    expect((await greeting.untilClosed(10_000)).code).toBe(2);
+    // Longer than connections are kept on which nothing is open.
+    await idle.untilClosed();
     peer.send(id, frame(FrameType.data, "hi"), true);
     await until("the answer", 5_000, () => peer.stream(id).ended);
     expect(peer.statuses(id)).toEqual([200]);
@@ -1117,11 +1136,16 @@ describe("shutdown", () => {
   test("the end of what is open past shutdownTimeout is told, too", async () => {
     await using server = await start({}, { mode: "process", shutdownTimeout: 100 });
     await using peer = await RawHttp3.open(server.port);
+    // And of what has not begun nothing: of this one the server has the first datagram alone.
+    using relay = await UdpRelay.to(server.port);
+    relay.mayPass = 1;
+    await using _greeting = await RawHttp3.open(relay.port);
     peer.begin(headers(request({ path: "/hang" })), true);
     const { told } = await untilTold(server, "connect");
     server.kill("SIGTERM");
     expect(await server.ended()).toBe(0);
     const close = await untilTold(server, "close", (each) => each.told[0].id === told[0].id);
     expect(close.told[1]).toMatchObject({ by: "server", reason: "the server is shutting down" });
+    expect(toldBy(server).map(({ name }) => name)).toEqual(["connect", "handshake", "close"]);
   });
 });

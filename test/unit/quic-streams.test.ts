@@ -1,18 +1,31 @@
 /**
- * What the engine `quic` makes of requests on their way in, keeps of bodies that nobody reads, and of responses that leave
- * together, without a connection.
+ * What the engine `quic` makes of requests on their way in, of bodies that nobody reads, of responses and of what it is told of a
+ * connection, without one.
  */
-import { afterAll, afterEach, beforeAll, describe, expect, jest, mock, spyOn, test } from "bun:test";
-import { mkdtempSync, readdirSync, readlinkSync, rmSync, statSync } from "node:fs";
+import {
+  afterAll,
+  afterEach,
+  beforeAll,
+  beforeEach,
+  describe,
+  expect,
+  jest,
+  mock,
+  spyOn,
+  test,
+} from "bun:test";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
-import type { QuicStream } from "node:quic";
+import { dirname, join } from "node:path";
+import type { QuicError, QuicSession, QuicStream, SessionHandshakeInfo } from "node:quic";
+import type { ConnectionEvent } from "../../src/connection.ts";
 import { BodyLostError, type ExchangeId, type Fields, type ResponseHead } from "../../src/exchange.ts";
 import type { RequestSection } from "../../src/http/fields.ts";
 import type { ListenerHost } from "../../src/listeners/listener.ts";
 import { Arrivals } from "../../src/listeners/quic/arrival.ts";
 import { type BodyOwner, QuicBody, type Reading } from "../../src/listeners/quic/body.ts";
-import type { QuicConnection } from "../../src/listeners/quic/connection.ts";
+import { type ConnectionOwner, QuicConnection } from "../../src/listeners/quic/connection.ts";
+import { Diagnostics } from "../../src/listeners/quic/diagnostics.ts";
 import { QuicExchange } from "../../src/listeners/quic/exchange.ts";
 import { linesOf, QuicHeads } from "../../src/listeners/quic/heads.ts";
 import { Outbox, type Sender } from "../../src/listeners/quic/outbox.ts";
@@ -320,6 +333,133 @@ describe("a body", () => {
     expect((await short.body.readAll()).length).toBe(3);
     expect(long.space.take(1e9)).toBe(true);
     await expect(long.body.readAll()).rejects.toThrow("the client went away");
+  });
+});
+
+describe("a connection", () => {
+  const OWNER: ConnectionOwner = {
+    localPort: 443,
+    idleTimeout: 10_000,
+    maxFieldSectionSize: undefined,
+    bodies: { directory: "/", space: new SpoolSpace(0), maxBodyBytes: 0 },
+    tell: null,
+  };
+  const HANDSHAKE = {
+    protocol: "h3",
+    cipher: "TLS_AES_128_GCM_SHA256",
+    servername: "",
+    remote: { address: "::ffff:192.0.2.1", port: 5 },
+    earlyDataAttempted: true,
+    earlyDataAccepted: false,
+  };
+  let clock = 0;
+  beforeEach(() => {
+    clock = 0;
+    spyOn(performance, "now").mockImplementation(() => clock);
+  });
+  afterEach(() => {
+    mock.restore();
+  });
+
+  function connected() {
+    const told: ConnectionEvent[] = [];
+    const session = { stats: { pktRecv: 0n }, path: undefined, streams: 0, createUnidirectionalStream };
+    async function createUnidirectionalStream() {
+      session.streams++;
+      return { closed: Promise.resolve() };
+    }
+    const owner = { ...OWNER, tell: (event: ConnectionEvent) => told.push(event) };
+    const connection = new QuicConnection("q1", session as unknown as QuicSession, owner);
+    return { connection, session, told };
+  }
+
+  test("on which nothing has moved for 30 s is stirred, and again where its client has said something since", () => {
+    const { connection, session } = connected();
+    const streamsAt = (now: number, packets: bigint) => {
+      session.stats.pktRecv = packets;
+      connection.listen(now);
+      void connection.stir(now);
+      return session.streams;
+    };
+    expect([29_999, 30_000, 59_999].map((now) => streamsAt(now, BigInt(now)))).toEqual([0, 1, 1]);
+    expect([60_000, 90_000].map((now) => streamsAt(now, BigInt(now)))).toEqual([2, 3]);
+    expect([120_000, 150_000].map((now) => streamsAt(now, 90_000n))).toEqual([4, 4]);
+    // And not where a response has ended meanwhile.
+    clock = 170_000;
+    connection.streamClosed();
+    expect(streamsAt(180_000, 180_000n)).toBe(4);
+  });
+
+  test("for which the engine has not called is left out for ten seconds", () => {
+    const { connection } = connected();
+    const isStuckAt = (now: number) => {
+      clock = now;
+      return connection.isStuck;
+    };
+    expect(isStuckAt(5)).toBe(false);
+    connection.stuck();
+    expect([9_999, 10_005].map(isStuckAt)).toEqual([true, false]);
+  });
+
+  test("is told with its client's own address, and what became of its early data", () => {
+    const { connection, told } = connected();
+    connection.locate(HANDSHAKE as unknown as SessionHandshakeInfo);
+    for (const accepted of [false, true])
+      connection.opened({ ...HANDSHAKE, earlyDataAccepted: accepted } as unknown as SessionHandshakeInfo);
+    const shaken = told.filter(({ name }) => name === "handshake");
+    expect(shaken.map((event) => event.name === "handshake" && event.handshake.earlyData)).toEqual([
+      "rejected",
+      "accepted",
+    ]);
+    expect(told[0]?.connection).toMatchObject({ remoteAddress: "192.0.2.1", remotePort: 5 });
+  });
+
+  test("is told to have been closed by its timer where nothing had come for most of that, and by the engine where that says why", () => {
+    const closeOf = (error: object | null, after = 0) => {
+      clock = 0;
+      const { connection, told } = connected();
+      connection.state = "open";
+      clock = after;
+      connection.closed(error as QuicError | null);
+      return told[0]?.name === "close" ? told[0].close.by : null;
+    };
+    expect([6_999, 7_000].map((after) => closeOf(null, after))).toEqual(["client", "idle"]);
+    const engine = { type: "transport", errorCode: 1n, reason: "a rule" };
+    expect(closeOf(engine)).toBe("server");
+    for (const change of [{ type: "application" }, { errorCode: 2n }, { reason: "" }])
+      expect(closeOf({ ...engine, ...change })).toBe("client");
+  });
+});
+
+describe("diagnostics", () => {
+  test("that cannot be written are said once each time, and are whole when they are closed", async () => {
+    const folder = join(mkdtempSync(join(tmpdir(), "tercet-keys-")), "keys");
+    const keylog = join(folder, "keys.log");
+    const log: string[] = [];
+    const diagnostics = new Diagnostics({ keylog, qlog: folder }, (line) => log.push(line));
+    const tell = async () => {
+      for (const line of ["a", "b\n"]) diagnostics.secret(line);
+      await diagnostics.close();
+    };
+    try {
+      await tell();
+      mkdirSync(folder);
+      await tell();
+      expect(readFileSync(keylog, "latin1")).toBe("a\nb\n");
+      diagnostics.record("q1", "before");
+      diagnostics.begin("q1");
+      diagnostics.record("q1", ", behind");
+      diagnostics.end("q1");
+      diagnostics.record("q1", ", too late");
+      await diagnostics.close();
+      expect(readFileSync(join(folder, "q1.sqlog"), "latin1")).toBe("before, behind");
+      rmSync(folder, { recursive: true });
+      await tell();
+      await tell();
+      expect(log).toEqual(Array(2).fill(expect.stringMatching(/^http3\.keylog: .*ENOENT/)));
+    } finally {
+      rmSync(dirname(folder), { recursive: true });
+    }
   });
 });
 

@@ -267,7 +267,7 @@ class QuicListener implements Listener, ConnectionOwner {
     const pieces = stream[Symbol.asyncIterator]();
     const reading = { pieces, first: pieces.next() };
     // The engine tells of trailers behind the end, when a request without a body has been handed over.
-    const hasTrailers = section.trailer !== undefined && head.malformed === null;
+    const hasTrailers = section.trailer !== undefined;
     if (length === undefined && !hasTrailers) {
       this.#arrivals.add(exchange, reading);
       return;
