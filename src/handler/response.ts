@@ -341,6 +341,11 @@ export class HttpResponse {
     return this;
   }
 
+  /** Nothing of it was sent, and nobody was said to do so later. @internal */
+  get isUnsaid(): boolean {
+    return this.#state === "open" && !this.#detached;
+  }
+
   /** The handler's promise has resolved: what it left open ends here, unless it was detached. @internal */
   finish(): void {
     if (this.#state !== "ended" && !this.#detached) this.end();

@@ -24,17 +24,22 @@ export function requestHandler(handler: RequestHandler, { upload }: ResolvedOpti
     const request = new HttpRequest(exchange, upload);
     const response = new HttpResponse(exchange);
     const result = handler(request, response);
-    if (!(result instanceof Promise)) return;
+    if (!(result instanceof Promise)) {
+      mustBeNoAnswer(result, response);
+      return;
+    }
     const pending = settledValue(result);
     if (!(pending instanceof Promise)) {
+      mustBeNoAnswer(pending, response);
       response.finish();
       return;
     }
     if (response.ended) return pending;
     HttpRequest.handling(request);
     return pending.then(
-      () => {
+      (returned) => {
         try {
+          mustBeNoAnswer(returned, response);
           response.finish();
         } finally {
           HttpRequest.handled(request);
@@ -46,6 +51,14 @@ export function requestHandler(handler: RequestHandler, { upload }: ResolvedOpti
       },
     );
   };
+}
+
+/** @throws TypeError for the web-standard form, whose client would wait for ever, or get nothing */
+function mustBeNoAnswer(returned: unknown, response: HttpResponse): void {
+  if (returned === undefined || !response.isUnsaid || !(returned instanceof Response)) return;
+  throw new TypeError(
+    "the handler returned a Response: in the event form it calls the methods of its second argument",
+  );
 }
 
 /**

@@ -6,6 +6,7 @@ import { BodyLostError, type Exchange, type ExchangeId } from "../../src/exchang
 import { Background } from "../../src/handler/background.ts";
 import { bodyStreamOf, onOver, signalOf } from "../../src/handler/request.ts";
 import { HttpResponse } from "../../src/handler/response.ts";
+import { type RequestHandler, requestHandler, run } from "../../src/handler/run.ts";
 import { ContentCoding } from "../../src/http/content-coding.ts";
 import { resolveOptions } from "../../src/options.ts";
 import type { Channel } from "../../src/wire/channel.ts";
@@ -121,6 +122,38 @@ describe("an event stream", () => {
     const stream = response.sse();
     await inTime("its end", 1000, stream.closed);
     expect(stream.isOpen).toBe(false);
+  });
+});
+
+describe("a handler of the event form that returns a Response", () => {
+  const logged = async (handler: RequestHandler) => {
+    const lines: string[] = [];
+    const exchange = KINDS["in the mode process"](false);
+    run(exchange, requestHandler(handler, resolveOptions({})), (line) => lines.push(line));
+    await Bun.sleep(0);
+    return [lines.length, lines[0]?.match(/TypeError: the handler returned a Response/)?.length ?? 0];
+  };
+  const returned = new Response("an answer");
+
+  test("fails, and the log says so", async () => {
+    expect(await logged(() => returned)).toEqual([1, 1]);
+    expect(await logged(async () => returned)).toEqual([1, 1]);
+    expect(await logged(() => Promise.resolve().then(() => returned))).toEqual([1, 1]);
+  });
+
+  test("does not where it answers itself", async () => {
+    const answers: ((response: HttpResponse) => unknown)[] = [
+      (response) => response.end(),
+      (response) => response.write("the first of it"),
+      (response) => response.detach(),
+    ];
+    for (const answer of answers) {
+      const handler: RequestHandler = async (_, response) => {
+        void answer(response);
+        return returned;
+      };
+      expect(await logged(handler)).toEqual([0, 0]);
+    }
   });
 });
 
