@@ -4,7 +4,12 @@ import { resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Command } from "commander";
 import { ControlClient, ControlError } from "../manager/control-client.ts";
-import { controlSocketIn, knownRunDirectories, usualRunDirectories } from "../manager/run-directory.ts";
+import {
+  controlSocketIn,
+  knownRunDirectories,
+  othersRunDirectories,
+  usualRunDirectories,
+} from "../manager/run-directory.ts";
 import { checkAddress, OptionError } from "../options.ts";
 import { numberOf, portFlag } from "./flags.ts";
 
@@ -52,7 +57,7 @@ export async function connectTo(flags: ServerFlags): Promise<ControlClient> {
     port === 0
       ? "one that was started with it is found by --run-dir"
       : `its run directory would be ${directories[0]}`;
-  throw await noServer(`on port ${port} (${place})`);
+  throw await noServer(`on port ${port} (${place})`, othersRunDirectories(port));
 }
 
 /**
@@ -97,7 +102,8 @@ function isOwn(directory: string): boolean {
   }
 }
 
-async function noServer(where: string): Promise<ControlError> {
+/** @param foreign run directories that may be what is meant, of servers that are not asked */
+async function noServer(where: string, foreign: readonly string[] = []): Promise<ControlError> {
   const others: string[] = [];
   for (const directory of knownRunDirectories().filter(isOwn)) {
     const client = await connectIn(directory);
@@ -105,5 +111,7 @@ async function noServer(where: string): Promise<ControlError> {
     if (client !== null) others.push(`--run-dir ${directory}`);
   }
   const hint = others.length === 0 ? "" : `; there is ${others.join(", ")}`;
-  return new ControlError(`no server is running ${where}${hint}`, { isAbsent: true });
+  const hintAtForeign =
+    foreign.length === 0 ? "" : `; another user may have one: --run-dir ${foreign.join(", ")}`;
+  return new ControlError(`no server is running ${where}${hintAtForeign}${hint}`, { isAbsent: true });
 }

@@ -38,6 +38,7 @@ const MODE = 0o700;
 const CONTROL_SOCKET = "control.sock";
 const PID_FILE = "tercet.pid";
 const MEETING_PREFIX = "tercet-";
+const OF_SOME_USER = /^tercet-\d+-(\d+)$/;
 /** What a server may have left in its run directory. */
 const REMAINS = /^(?:control\.sock|tercet\.pid|tercet-\w{6})$/;
 /** Two servers may start and stop at one moment: how often what has just gone is made again. */
@@ -58,9 +59,19 @@ export function usualRunDirectories(port: number): string[] {
 
 /** This user's run directories in the usual places, whether or not there is a server. */
 export function knownRunDirectories(): string[] {
+  return usuallyNamed((name) => name.startsWith(nameOf("")));
+}
+
+/** What has the name of another user's run directory for this port. */
+export function othersRunDirectories(port: number): string[] {
+  const own = nameOf(port);
+  return usuallyNamed((name) => name !== own && OF_SOME_USER.exec(name)?.[1] === String(port));
+}
+
+function usuallyNamed(isMeant: (name: string) => boolean): string[] {
   return [...new Set([tmpdir(), "/tmp"])].flatMap((folder) =>
     namesIn(folder)
-      .filter((name) => name.startsWith(nameOf("")))
+      .filter(isMeant)
       .map((name) => join(folder, name)),
   );
 }

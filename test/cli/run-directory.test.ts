@@ -376,6 +376,11 @@ test.skipIf(!IS_ROOT)("what another user has put where a server would be found i
     expect([code, stderr]).toEqual([1, expect.stringMatching(/^tercet: no server is running on port 1 /)]);
     expect(stderr).not.toContain(`there is --run-dir ${directory}`);
     expect(asked).toBe(0);
+    const foreign = join(scratch.run, `tercet-${NOBODY}-2`);
+    mkdirSync(foreign);
+    expect((await tercet(scratch, ["stop", "--port", "2"])).stderr).toContain(
+      `; another user may have one: --run-dir ${foreign}`,
+    );
     // Named, it is the user's own choice.
     expect((await tercet(scratch, ["stop", "--run-dir", directory])).code).toBe(0);
     expect(asked).toBe(1);
