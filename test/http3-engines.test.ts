@@ -1,9 +1,10 @@
 /** HTTP/3 engines that take turns on one port, each with a certificate of its own. In this process, and with little patience. */
-import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, beforeEach, describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
 import { networkInterfaces } from "node:os";
 import type { ExchangeId } from "../src/exchange.ts";
 import { ConnectionLimits } from "../src/listeners/connection-limits.ts";
 import type { Certificates, Listener, ListenerHost } from "../src/listeners/listener.ts";
+import { NativeEngine } from "../src/listeners/native/engine.ts";
 import { listenHttp3Native } from "../src/listeners/native/listener.ts";
 import { udpSocketsOf } from "../src/listeners/udp-socket.ts";
 import { makeCertificate } from "./support/certificate.ts";
@@ -118,6 +119,22 @@ describe(hasIpv6 ? "on all addresses" : "on all addresses of IPv4", () => {
     } finally {
       for (const client of others) await client.close();
     }
+  });
+
+  test("one that takes its time to close leaves the others the port as they need it", async () => {
+    const { close } = NativeEngine.prototype;
+    using slow = spyOn(NativeEngine.prototype, "close").mockImplementation(async function (
+      this: NativeEngine,
+    ) {
+      await close.call(this);
+      await Bun.sleep(5 * TIMES.check);
+    });
+    const client = await QuicheClient.connect(listener);
+    await change(client);
+    await client.close();
+    await until("the end of the first engine", 10_000, () => host.ended === 1);
+    expect(host.lines).toEqual([ENDED]);
+    expect(slow).toHaveBeenCalledTimes(1);
   });
 
   test("a client whose port changes keeps its connection", async () => {

@@ -62,7 +62,12 @@ export interface SocketAddress {
 export function udpSocketsOf(port: number): number[] {
   return readdirSync("/proc/self/fd")
     .map(Number)
-    .filter((fd) => socketOption(fd, TYPE) === SOCK_DGRAM && addressOf(fd)?.port === port);
+    .filter((fd) => isUdpSocketOf(port, fd));
+}
+
+/** Whether the descriptor is, still, one of these. */
+export function isUdpSocketOf(port: number, fd: number): boolean {
+  return socketOption(fd, TYPE) === SOCK_DGRAM && addressOf(fd)?.port === port;
 }
 
 /** Null for what has no address of IPv4 or IPv6, or is no socket. */

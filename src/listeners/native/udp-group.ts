@@ -14,6 +14,7 @@
 import { type RemoteInfo, Socket } from "node:dgram";
 import {
   attachReuseportProgram,
+  isUdpSocketOf,
   type SocketAddress,
   type SystemCallError,
   udpSocketsOf,
@@ -65,7 +66,7 @@ export class UdpGroup {
   /** Until when ports are caught that had a route: the connection may have another id now. */
   readonly #released = new Map<number, number>();
   #finder: ConnectionFinder | null = null;
-  /** Any socket of the group. */
+  /** Any socket of the group; its engine may have closed it meanwhile. */
   #descriptor = -1;
   #catchingUntil = 0;
   #checkTimer: NodeJS.Timeout | null = null;
@@ -160,7 +161,6 @@ export class UdpGroup {
     const place = this.#members.indexOf(spare);
     spare.close();
     this.#members[place] = this.#members.pop() as Engine;
-    this.#findDescriptor();
   }
 
   async #remove(engine: Engine): Promise<void> {
@@ -171,18 +171,12 @@ export class UdpGroup {
     while (isPlaceholder(this.#members.at(-1)) && this.#members.filter(isPlaceholder).length > 1) {
       (this.#members.pop() as Socket).close();
     }
-    this.#findDescriptor();
   }
 
   async #openPlaceholder(): Promise<Socket> {
     const socket = await bindSocket(this.#address, true);
     socket.on("message", (packet, from) => this.#caught(packet, from));
-    this.#findDescriptor();
     return socket;
-  }
-
-  #findDescriptor(): void {
-    this.#descriptor = udpSocketsOf(this.#address.port)[0] ?? -1;
   }
 
   #placeOf(engine: Engine): Place {
@@ -272,6 +266,8 @@ export class UdpGroup {
   #attach(): void {
     if (this.#programTimer !== null) clearTimeout(this.#programTimer);
     this.#programTimer = null;
+    const { port } = this.#address;
+    if (!isUdpSocketOf(port, this.#descriptor)) this.#descriptor = udpSocketsOf(port)[0] ?? -1;
     const isExact = this.#attachProgram(this.#byId());
     const ports = isExact ? null : this.#byPort();
     const together = ports === null ? 0 : PORTS_TOGETHER.find((count) => this.#attachProgram(ports, count));
