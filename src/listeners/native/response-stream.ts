@@ -71,7 +71,6 @@ export class ResponseStream {
 
   #pull(controller: ReadableStreamDefaultController<Uint8Array>): Promise<void> | undefined {
     this.#controller = controller;
-    if (this.#state === "over") return new Promise(() => {});
     const chunk = this.#queue.shift();
     if (chunk !== undefined) {
       controller.enqueue(chunk);
