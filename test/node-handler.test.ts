@@ -435,6 +435,15 @@ describe("what only some protocols and engines can send", () => {
     expect(ended).toMatch(/\r\n0\r\nx-sum: \{"x-t":"sent"\}\r\n\r\n$/i);
   });
 
+  test("trailers of what comes without chunks are not behind the next answer of its connection", async () => {
+    using connection = await RawConnection.open(shared.server.port);
+    const ask = (request: string) => connection.send(`${request} HTTP/1.1\r\nHost: localhost\r\n\r\n`);
+    ask("HEAD /trailers");
+    ask("GET /stream?bytes=1");
+    const answers = await connection.untilReceived(/\r\n0\r\n.*\r\n$/s);
+    expect(answers).toMatch(/\r\n0\r\n\r\n$/);
+  });
+
   test("interim responses and trailers on HTTP/2 (RFC 9113 §8.1)", async () => {
     const session = http2.connect(`https://127.0.0.1:${shared.server.port}`, { rejectUnauthorized: false });
     try {

@@ -32,6 +32,8 @@ export class Http1Exchange extends TcpExchange implements Exchange, Sink {
   #isWaiting: boolean;
   /** It is known where its body ends, if it has one. */
   readonly #isBounded: boolean;
+  /** The response comes in chunks: only behind them is there a trailer section (RFC 9112 §7.1.2). */
+  #isChunked = false;
 
   /**
    * @param waits whether the client sends its body when it is told to (RFC 9110 §10.1.1)
@@ -123,9 +125,10 @@ export class Http1Exchange extends TcpExchange implements Exchange, Sink {
   head(head: ResponseHead): void {
     this.headSent = true;
     this.#writeHead(head);
-    // Bun refuses to announce trailers where there are no chunks for them to follow (RFC 9112 §7.1.2).
-    if (this.#response.hasHeader("trailer") && !this.#isChunked(head.status))
-      this.#response.removeHeader("trailer");
+    const hasLength = this.#response.hasHeader("content-length");
+    this.#isChunked = this.sendsTrailers && !hasLength && !forbidsBody(this.method, head.status);
+    // Bun refuses to announce trailers where there are no chunks for them to follow.
+    if (!this.#isChunked) this.#response.removeHeader("trailer");
     this.#response.flushHeaders();
   }
 
@@ -135,7 +138,7 @@ export class Http1Exchange extends TcpExchange implements Exchange, Sink {
 
   end(trailers: Fields | null): void {
     this.ended = true;
-    if (trailers === null) this.#response.end();
+    if (trailers === null || !this.#isChunked) this.#response.end();
     else endWithTrailers(this.#response, trailers, this.#gathering !== null);
   }
 
@@ -166,11 +169,6 @@ export class Http1Exchange extends TcpExchange implements Exchange, Sink {
     if (this.#altSvc !== null && !response.hasHeader("alt-svc")) response.setHeader("alt-svc", this.#altSvc);
     // Of a client that was not told to send its body nobody knows whether it comes.
     if (this.#closing(this.#isWaiting || !this.#isBounded)) response.setHeader("connection", "close");
-  }
-
-  #isChunked(status: number): boolean {
-    const { sendsTrailers, method } = this;
-    return sendsTrailers && !forbidsBody(method, status) && !this.#response.hasHeader("content-length");
   }
 }
 
@@ -240,7 +238,7 @@ function endWithTrailers(response: ServerResponse, trailers: Fields, isTls: bool
   response.addTrailers(pairs);
   if (isTls && process.versions.bun !== undefined) {
     const { socket } = response;
-    const insert = (socket: Socket) => insertTrailers(socket, response, section);
+    const insert = (socket: Socket) => insertTrailers(socket, section);
     if (socket !== null) insert(socket);
     // An earlier request of its connection is still to be answered: this one's is written when it has the socket.
     else response.once("socket", insert);
@@ -248,12 +246,11 @@ function endWithTrailers(response: ServerResponse, trailers: Fields, isTls: bool
   response.end();
 }
 
-/** Puts the section into the response's last chunk. */
-function insertTrailers(socket: Socket, response: ServerResponse, section: string): void {
+/** Puts the section into the next last chunk, which is that of the response that ends now. */
+function insertTrailers(socket: Socket, section: string): void {
   const { write } = socket;
   socket.write = ((data: unknown, ...rest: unknown[]) => {
-    if (data !== LAST_CHUNK || response.socket !== socket)
-      return write.apply(socket, [data, ...rest] as never);
+    if (data !== LAST_CHUNK) return write.apply(socket, [data, ...rest] as never);
     socket.write = write;
     const written = rest.find((each) => typeof each === "function");
     return write.call(socket, `0\r\n${section}\r\n`, "latin1", written as () => void);
