@@ -147,6 +147,10 @@ describe("malformed HTTP/1.1 never reaches a handler", () => {
     using connection = await RawConnection.open(shared.server.port);
     connection.send("GET http://b:81/server HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
     expect(await connection.untilClosed()).toContain('"host":"b:81"');
+    // Its path may be empty, and its scheme in upper case (RFC 3986 §6.2.2.1, §6.2.3).
+    using bare = await RawConnection.open(shared.server.port);
+    bare.send("GET HTTPS://b?query HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    expect(await bare.untilClosed()).toContain("no / here");
   });
 
   test("content-lengths that agree are one (RFC 9112 §6.3)", async () => {

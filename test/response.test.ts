@@ -88,6 +88,7 @@ for (const kind of ALL_CLIENTS) {
       expect(header(response, "x-more")).toBe("a, b, c");
       expect(header(response, "x-less")).toBe("c");
       expect(header(response, "x-gone")).toBeUndefined();
+      expect(header(response, "alt-svc")).toBe("clear");
       expect(header(response, "content-type")).toBe("application/json");
       expect(await response.body.json<unknown>()).toEqual({ many: ["a", "b", "3"], gone: [] });
     });
@@ -349,10 +350,29 @@ describe("trailers (RFC 9110 §6.5)", () => {
     expect(body).toContain("HTTP/1.1 has none behind a content-length");
   });
 
-  test("follow the body over plain HTTP/1.1 too, and HTTP/1.0 has none", async () => {
+  test("follow the body over plain HTTP/1.1 too", async () => {
     await using server = await startFixture("responses.ts", { options: { tls: false } });
     const { trailers } = await ask1(server, "/trailers", "http");
     expect(trailers).toMatchObject({ "x-sum": "abc", "x-late": "7" });
+  });
+
+  test("HTTP/1.1: HEAD is answered where they are announced", async () => {
+    using raw = await RawConnection.open(shared.server.port);
+    raw.send("HEAD /trailers HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    expect(await raw.untilClosed()).toMatch(/^HTTP\/1\.1 200 .*\r\n\r\n$/s);
+  });
+
+  test("HTTP/1.0 has neither them nor interim responses (RFC 9110 §15.2)", async () => {
+    for (const [path, content] of [
+      ["/trailers/or-not", "sends no trailers"],
+      ["/hints", '"sent":false'],
+    ] as const) {
+      using raw = await RawConnection.open(shared.server.port);
+      raw.send(`GET ${path} HTTP/1.0\r\n\r\n`);
+      const answer = await raw.untilClosed();
+      expect(answer).toStartWith("HTTP/1.1 200 ");
+      expect(answer).toContain(content);
+    }
   });
 
   test("of a request reach the handler, without those that no trailer section may have", async () => {
