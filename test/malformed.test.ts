@@ -153,6 +153,15 @@ describe("malformed HTTP/1.1 never reaches a handler", () => {
     expect(await bare.untilClosed()).toContain("no / here");
   });
 
+  test("a coding and an expectation may be in any case (RFC 9112 §7, RFC 9110 §10.1.1)", async () => {
+    using connection = await RawConnection.open(shared.server.port);
+    const fields = "Host: a\r\nTransfer-Encoding: Chunked\r\nExpect: 100-Continue\r\n";
+    connection.send(`POST /raw HTTP/1.1\r\n${fields}\r\n3\r\nabc\r\n0\r\n\r\n`);
+    await connection.untilReceived(/^HTTP\/1\.1 100 [^{]*HTTP\/1\.1 200 .*"length":3/s);
+    connection.send("GET /hello HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    expect(await connection.untilClosed()).toContain("Hello");
+  });
+
   test("content-lengths that agree are one (RFC 9112 §6.3)", async () => {
     await using server = await startFixture("server.ts", { options: { tls: false } });
     const socket = net.connect(server.port, "127.0.0.1");
