@@ -137,8 +137,10 @@ export async function selfSignedCertificate(now: number): Promise<Certificate & 
 function readKept(path: string, now: number): Certificate | null {
   try {
     const kept = loadCertificate({ cert: path, key: path });
-    const expires = Date.parse(new X509Certificate(kept.cert).validTo);
-    return expires - now > RENEW_DAYS * DAY ? kept : null;
+    const certificate = new X509Certificate(kept.cert);
+    const isOverSoon = Date.parse(certificate.validTo) - now <= RENEW_DAYS * DAY;
+    // Made when the clock was ahead, it would be refused until then.
+    return isOverSoon || timeFault(certificate, now) !== null ? null : kept;
   } catch {
     // Not there, or no longer what it was: a new one takes its place.
     return null;

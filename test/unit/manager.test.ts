@@ -11,11 +11,13 @@ import {
   spyOn,
   test,
 } from "bun:test";
+import { X509Certificate } from "node:crypto";
 import { mkdtempSync, readdirSync, rmSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { now } from "../../src/clock.ts";
 import type { Certificates } from "../../src/listeners/listener.ts";
+import { selfSignedCertificate, timeFault } from "../../src/manager/certificate.ts";
 import { CertificateRenewal } from "../../src/manager/certificate-renewal.ts";
 import { Heartbeat, type Pulse } from "../../src/manager/heartbeat.ts";
 import { memberStats } from "../../src/manager/member-stats.ts";
@@ -295,6 +297,27 @@ describe("another certificate", () => {
     }
     expect(log).toEqual(["reactor 1 keeps the certificate before: it shares its port"]);
   });
+});
+
+test("the self-signed certificate is kept until it is over soon, and not where it was made by a clock that was ahead", async () => {
+  const { XDG_CACHE_HOME: before } = process.env;
+  const folder = mkdtempSync(join(tmpdir(), "tercet-cache-"));
+  process.env.XDG_CACHE_HOME = folder;
+  try {
+    const DAY = 86_400_000;
+    const start = Date.parse("2030-01-01");
+    const made = async (days: number) => (await selfSignedCertificate(start + days * DAY)).cert;
+    const first = await made(0);
+    expect([await made(0), await made(357)]).toEqual([first, first]);
+    const next = await made(359);
+    expect(next).not.toBe(first);
+    const certificate = new X509Certificate(await made(0));
+    expect(timeFault(certificate, start)).toBeNull();
+  } finally {
+    if (before === undefined) delete process.env.XDG_CACHE_HOME;
+    else process.env.XDG_CACHE_HOME = before;
+    rmSync(folder, { recursive: true });
+  }
 });
 
 describe("the deadline of a task worker", () => {
