@@ -82,6 +82,16 @@ describe("the fetch form", () => {
         ]);
       });
 
+      test("what fetch() gave is a Response, and neither that nor a plain one is of an application's own class", async () => {
+        await using client = await kind.open(shared.server);
+        const [, classes] = await get(client, "/classes");
+        expect(JSON.parse(classes)).toEqual([
+          [true, true],
+          [true, false],
+          [true, false],
+        ]);
+      });
+
       test("a request's blob is of the request's type, and a clone's too", async () => {
         await using client = await kind.open(shared.server);
         const types = async (headers: Record<string, string>, body: string) =>

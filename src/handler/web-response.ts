@@ -33,11 +33,6 @@ class KnownResponse extends NativeResponse {
     }
   }
 
-  /** A plain `Response`, such as one that `fetch` gave, is one of these to whoever asks. */
-  static override [Symbol.hasInstance](value: unknown): boolean {
-    return value instanceof NativeResponse;
-  }
-
   static override json(data: unknown, init?: ResponseInit): Response {
     const plain = NativeResponse.json(null, init);
     const { status, statusText, headers } = plain;
@@ -55,6 +50,13 @@ class KnownResponse extends NativeResponse {
         const body: ReadableStream | null = native?.get?.call(this);
         if (body !== null && #source in this) sources.set(body, this.#source);
         return body;
+      },
+    });
+    // A plain `Response`, such as one that `fetch` gave, is one of these to whoever asks, but none of a class that extends this one.
+    Object.defineProperty(KnownResponse, Symbol.hasInstance, {
+      value(this: unknown, value: unknown): boolean {
+        if (this === KnownResponse) return value instanceof NativeResponse;
+        return Function.prototype[Symbol.hasInstance].call(this, value);
       },
     });
   }
