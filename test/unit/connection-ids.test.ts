@@ -12,17 +12,10 @@ import {
   readAnswer,
   SECRET_BYTES,
 } from "../../src/listeners/native/connection-ids.ts";
+import { denial } from "../support/version-negotiation.ts";
 
 const id = Buffer.from("0102030405060708", "hex");
 const secret = Buffer.from("abcdef", "hex");
-
-/** What an engine that knows no such connection makes of a packet: which versions it speaks, from and to as they came. */
-function denial(packet: Buffer): Buffer {
-  const destination = packet.subarray(5, 6 + (packet[5] as number));
-  const at = 5 + destination.length;
-  const source = packet.subarray(at, at + 1 + (packet[at] as number));
-  return Buffer.concat([Buffer.from([0xca, 0, 0, 0, 0]), source, destination, Buffer.from([0, 0, 0, 1])]);
-}
 
 const bytes = (length: number) => fc.uint8Array({ minLength: length, maxLength: length }).map(Buffer.from);
 
