@@ -65,6 +65,10 @@ const PURGE_DELAY = "1000";
 const REACTOR_STUCK_AFTER = 10_000;
 /** What becomes of those who ask while no process listens. */
 const NOBODY_ANSWERED = "nobody is answered";
+/** The runtime's flag for a debugger, and where it listens. */
+const INSPECT = /^(--inspect(?:-wait|-brk)?)(?:=(.*))?$/;
+/** In the latter: a port, or behind a host, and perhaps before a path. */
+const INSPECT_PORT = /(?<=^|:)\d+(?=\/|$)/;
 const SHUTTING_DOWN = "the server is shutting down";
 const LISTENS_ALONE = 'in the mode "base" the HTTP/3 engine "quic" cannot share its port with new code';
 
@@ -441,7 +445,7 @@ export class Manager implements ServerAccess {
     return {
       script,
       args,
-      execArgv: [...(become === null ? [] : ["--import", BECOME_SCRIPT]), ...process.execArgv, ...execArgv],
+      execArgv: [...(become === null ? [] : ["--import", BECOME_SCRIPT]), ...runtimeArgs(), ...execArgv],
       env: { ...process.env, ...become, ...role },
       cwd: this.#workingDirectory.another,
     };
@@ -639,6 +643,13 @@ export class Manager implements ServerAccess {
     const directory = this.#config.options.upload.directory ?? this.#config.directory;
     return join(directory, `${basename(this.#config.directory)}-uploads-${workerPid}`);
   }
+}
+
+/** What this process was given for the runtime; but a debugger listens on a port of its own, which it prints. */
+function runtimeArgs(): string[] {
+  return process.execArgv.map((arg) =>
+    arg.replace(INSPECT, (_, flag: string, where = "0") => `${flag}=${where.replace(INSPECT_PORT, "0")}`),
+  );
 }
 
 /** Arguments of the runtime, for a process that listens. */

@@ -493,6 +493,22 @@ describe("a server on a port", () => {
     await until("the end of every process", 5_000, () => server.remaining().length === 0);
   });
 
+  test("is not the debugger's: each worker of a server that is debugged has a port of its own for that", async () => {
+    const scratch = await Scratch.make();
+    const command = [
+      process.execPath,
+      `--inspect=127.0.0.1:${await freePort()}`,
+      join(ROOT, "src/cli/main.ts"),
+    ];
+    const flags = ["--host", "127.0.0.1", "--port", "0", "--workers", "2", "--no-tls"];
+    const serve = [...command, "serve", fixture("app.ts"), ...flags];
+    await using server = await new TestServer(scratch, serve).ready();
+    await until("three addresses", 5_000, () => {
+      const ports = server.transcript().matchAll(/ws:\/\/127\.0\.0\.1:(\d+)/g);
+      return new Set(Array.from(ports, ([, port]) => port)).size === 3;
+    });
+  });
+
   test("that something else has is a problem to the doctor, and so is a certificate that is not there", async () => {
     using scratch = await Scratch.make();
     using listener = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data: () => {} } });
