@@ -97,6 +97,8 @@ export class ChannelExchange extends HandlerExchange {
     stream.ending = true;
     stream.trailers = trailers;
     this.#send(stream);
+    // A client that first sends all it has takes nothing of the response until then.
+    this.body?.cancel();
   }
 
   abort(reason: string): void {
@@ -168,7 +170,7 @@ class ChannelBody implements RequestBody {
   readonly #head: RequestHead;
   readonly #window = new ReceiveWindow();
   trailers: Fields = [];
-  #queue: Uint8Array[] = [];
+  readonly #queue: Uint8Array[] = [];
   #ended = false;
   #cancelled = false;
   #failure: Error | null = null;
@@ -210,8 +212,8 @@ class ChannelBody implements RequestBody {
     this.#ended = end;
     if (chunk.length > 0) {
       this.#window.receive(chunk.length);
-      if (this.#cancelled) return;
-      if (this.#waiting === null) this.#queue.push(chunk);
+      if (this.#cancelled) this.#consumed(chunk.length);
+      else if (this.#waiting === null) this.#queue.push(chunk);
       else {
         this.#waiting.resolve(chunk);
         this.#waiting = null;
@@ -234,7 +236,7 @@ class ChannelBody implements RequestBody {
   fail(reason: string): void {
     this.#cancelled = true;
     if (this.#ended && this.#queue.length === 0) return;
-    this.#queue = [];
+    for (const chunk of this.#queue.splice(0)) this.#consumed(chunk.length);
     this.#failure ??= new BodyLostError(reason);
     this.#waiting?.reject(this.#failure);
     this.#waiting = null;

@@ -87,6 +87,8 @@ export function compressing<Base extends ExchangeClass>(base: Base, compression:
       }
       streaming.ending = { trailers };
       if (streaming.waiting.length === 0) this.#encode(streaming);
+      // As without compression: its client may take nothing until then.
+      this.body?.cancel();
     }
 
     override abort(reason: string): void {

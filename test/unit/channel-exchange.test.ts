@@ -272,6 +272,34 @@ test("a read that waits is told of the end of the body, and what comes for nobod
   );
 });
 
+test("of a body that nobody wants all is let go by: its client may send it before it takes anything", () => {
+  const ends: Record<string, (exchange: ChannelExchange) => void> = {
+    "that was cancelled": ({ body }) => body?.cancel(),
+    "whose response has ended": (exchange) => exchange.respond({ status: 200, fields: TEXT }, NOISE),
+  };
+  for (const [what, end] of Object.entries(ends))
+    for (const coding of [null, "gzip"]) {
+      const reactor = new Reactor(coding, {}, true);
+      const { exchange } = reactor;
+      let sent = 0;
+      const send = () => {
+        for (
+          ;
+          sent + DATA_BYTES <= WINDOW_BYTES + reactor.credit && sent < 4 * WINDOW_BYTES;
+          sent += DATA_BYTES
+        ) {
+          exchange.body?.receive(NOISE.subarray(0, DATA_BYTES), false);
+          reactor.take();
+        }
+      };
+      send();
+      end(exchange);
+      reactor.take();
+      send();
+      expect([what, coding, sent]).toEqual([what, coding, 4 * WINDOW_BYTES]);
+    }
+});
+
 test("a whole body comes whole, and compressed where that is of use", async () => {
   await fc.assert(
     fc.asyncProperty(coding, chunk, fc.boolean(), async (coding, chunk, isText) => {
