@@ -10,7 +10,7 @@ import {
   ID_BYTES,
   idStart,
 } from "../../src/listeners/native/connection-ids.ts";
-import { inTime, until } from "../support/poll.ts";
+import { until } from "../support/poll.ts";
 import { denial } from "../support/version-negotiation.ts";
 
 const ADDRESS = { family: "udp4", address: "127.0.0.1", port: 0 } as const;
@@ -100,9 +100,4 @@ test("of many connections those are told that their engine no longer has", async
   const ended = all.slice(40).map(({ id, place }) => `${idStart(id)} at ${place}`);
   await until("all of them", 5_000, () => gone.length === ended.length);
   expect(gone.toSorted()).toEqual(ended.toSorted());
-});
-
-test("an engine is there when it answers", async () => {
-  lost.push({ kind: ASK, place: 3 });
-  await inTime("the answer", 5_000, finder.answers(3));
 });
