@@ -24,8 +24,11 @@ function onControl(name: string, met: readonly string[], bytes: Uint8Array, but:
   };
 }
 
-/** Where both responses of a race are made. */
-const ONE_WORKER = { workers: 1 };
+/**
+ * Where both responses of a race are made: in the process that sends them. On a busy machine a worker of its own made the one
+ * that is ahead more slowly than it went out, and the other had its turn.
+ */
+const ONE_PROCESS = { mode: "base", workers: 1 };
 const LARGE = 64 * 65_536;
 /** Bytes for all streams together: less than each of the responses, so that they have to share. */
 const NARROW = 65_536;
@@ -133,5 +136,5 @@ conformance(
         race(peer, ["/race", "u=5"], ["/race", "u=3"], (id) => peer.send(CONTROL, update(id, "u=1"))),
     },
   ],
-  ONE_WORKER,
+  ONE_PROCESS,
 );
