@@ -100,6 +100,8 @@ describe("options", () => {
       qlog: null,
     });
     expect(resolveOptions({ http3: { engine: "quic", earlyData: true } }).quic?.earlyData).toBe(true);
+    const paths = resolveOptions({ http3: { engine: "quic", keylog: "keys.log", qlog: "." } }).quic;
+    expect(paths).toMatchObject({ keylog: resolve("keys.log"), qlog: resolve(".") });
     expect(resolveOptions({ http3: { engine: "off" } })).toMatchObject({ http3: "off", quic: null });
   });
 
