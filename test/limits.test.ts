@@ -267,6 +267,20 @@ test("HTTP/2: of a connection's requests 1000 are open at a time, and no other c
   await untilIdle(other);
 });
 
+for (const isPlain of [false, true]) {
+  test(`${isPlain ? "plain " : ""}HTTP/1.1: a connection that has more of them open is cut off`, async () => {
+    await using server = await startFixture("server.ts", isPlain ? { options: { tls: false } } : {});
+    await using other = await HTTP1.open({ port: server.port, scheme: isPlain ? "http" : "https" });
+    using connection = await RawConnection[isPlain ? "openPlain" : "open"](server.port);
+    const hanging = "GET /hang HTTP/1.1\r\nHost: a\r\n\r\n";
+    connection.send(hanging.repeat(1_000));
+    await untilInFlight(other, 1_000);
+    connection.send(hanging.repeat(2_000));
+    expect(await connection.untilClosed(10_000)).toBe("");
+    await untilIdle(other);
+  });
+}
+
 describe("keepAliveTimeout", () => {
   test("an idle HTTP/1.1 connection is closed, a busy one is not", async () => {
     await using server = await startFixture("server.ts", { options: { keepAliveTimeout: 1_000 } });

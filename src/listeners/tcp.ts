@@ -26,10 +26,11 @@ import { listenPlain } from "./plain-listen.ts";
 import type { ConnectionFacts } from "./tcp-exchange.ts";
 
 /**
- * Requests that one connection of HTTP/2 may have open at a time (RFC 9113 §6.5.2, which has 100 at least). Bun's client, which
- * does not wait to be told, loses its connection where a first burst is larger by 100.
+ * Requests that one connection may have open at a time, lest it take all that a reactor may have. Of HTTP/2 (RFC 9113 §6.5.2, which
+ * has 100 at least): Bun's client, which does not wait to be told, loses its connection where a first burst is larger by 100. Of
+ * HTTP/1.1, where they come one behind the other: with one more the connection is cut off.
  */
-const MAX_CONCURRENT_STREAMS = 1000;
+const MAX_OPEN = 1000;
 /** Of a GOAWAY that refuses no stream yet. */
 const LAST_STREAM_ID = 2 ** 31 - 1;
 /** Milliseconds between that and the one that does: more than a round trip. */
@@ -212,7 +213,7 @@ class TcpListener implements Listener {
           choose(null, byServerName(this.#named, name));
         },
       }),
-      settings: { maxHeaderListSize: maxHeaderSize, maxConcurrentStreams: MAX_CONCURRENT_STREAMS },
+      settings: { maxHeaderListSize: maxHeaderSize, maxConcurrentStreams: MAX_OPEN },
       // How many lines there may be follows from `maxHeaderBytes`, which counts 32 for each.
       maxHeaderListPairs: maxHeaderSize,
       // biome-ignore lint/suspicious/noExplicitAny: handed on to node:http's parser, which the types leave out
@@ -318,6 +319,10 @@ class TcpListener implements Listener {
   #request(request: IncomingMessage, response: ServerResponse, waits = false): void {
     const { socket } = request;
     const connection = this.#connectionOf(socket);
+    if (connection.open === MAX_OPEN) {
+      connection.isLeaving = true;
+      socket.destroy();
+    }
     if (connection.isLeaving) {
       request.resume();
       return;
