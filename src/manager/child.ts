@@ -57,7 +57,8 @@ export class Child<To extends Said, From extends Said, Stats> {
   constructor(spec: ChildSpec, events: ChildEvents<From, Stats>) {
     this.#process = fork(spec.script, spec.args, {
       execArgv: [...spec.execArgv],
-      env: spec.env,
+      // Where a debugger waits for this process (an editor's), no other can listen: that process would end.
+      env: { ...spec.env, BUN_INSPECT: undefined, BUN_INSPECT_NOTIFY: undefined },
       cwd: spec.cwd,
       stdio: ["ignore", "inherit", "inherit", "ipc"],
       serialization: "advanced",

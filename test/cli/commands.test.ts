@@ -509,6 +509,12 @@ describe("a server on a port", () => {
     });
   });
 
+  test("is not taken from the debugger of an editor, who has the manager alone", async () => {
+    const env = { BUN_INSPECT: `ws://127.0.0.1:${await freePort()}/editor` };
+    await using server = await startCli(fixture("app.ts"), { env });
+    expect(await textOf(server, "/hello")).toBe("Hello from fetch!");
+  });
+
   test("that something else has is a problem to the doctor, and so is a certificate that is not there", async () => {
     using scratch = await Scratch.make();
     using listener = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data: () => {} } });
