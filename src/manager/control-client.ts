@@ -20,8 +20,14 @@ export class ControlError extends Error {
 
 /** More than the status of thousands of processes has. */
 const MAX_ANSWER_BYTES = 16 * 1024 * 1024;
-/** What the system says where nobody listens. */
-const ABSENT = new Set(["ENOENT", "ENOTDIR", "ECONNREFUSED"]);
+const ABSENT = "nobody listens on it";
+/** What it means that the system says. */
+const REASONS: Readonly<Record<string, string>> = {
+  ENOENT: ABSENT,
+  ENOTDIR: ABSENT,
+  ECONNREFUSED: ABSENT,
+  EACCES: "only the user whose server it is, and root, may open it",
+};
 
 export class ControlClient implements Disposable {
   readonly path: string;
@@ -37,8 +43,8 @@ export class ControlClient implements Disposable {
     return new Promise((resolve, reject) => {
       const socket = connect(path, () => resolve(new ControlClient(path, socket)));
       socket.once("error", (error: NodeJS.ErrnoException) => {
-        const isAbsent = ABSENT.has(error.code ?? "");
-        const reason = isAbsent ? "nobody listens on it" : error.message;
+        const reason = REASONS[error.code ?? ""] ?? error.message;
+        const isAbsent = reason === ABSENT;
         reject(new ControlError(`the control socket ${path}: ${reason}`, { cause: error, isAbsent }));
       });
     });

@@ -129,6 +129,13 @@ test.skipIf(!IS_ROOT)(
       expect(asked.stderr).toMatch(
         /^tercet: no server is running on port 1 \(its run directory would be .*\n$/,
       );
+      const named = asStranger(["stop", "--run-dir", closed]);
+      expect([named.status, named.stderr]).toEqual([
+        1,
+        expect.stringMatching(
+          /^tercet: the control socket \S+: only the user whose server it is, and root, may open it\n$/,
+        ),
+      ]);
       const { status, stdout } = run("doctor");
       expect(status).toBe(1);
       expect(stdout).toMatch(
