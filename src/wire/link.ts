@@ -4,6 +4,9 @@
  */
 import type { Socket } from "node:net";
 
+/** Milliseconds for which a peer is waited for that has been told everything and does not close. */
+const PEER_CLOSES_WITHIN = 5000;
+
 export interface Closable {
   /** Told once. `error` is what broke the link: null where the peer closed it between two pieces. */
   closed(error: Error | null): void;
@@ -49,21 +52,33 @@ export abstract class Link {
     if (!this.#closed) this.write();
   }
 
-  /** Closes when what was gathered has been handed to the system, and resolves then. The owner is told. */
+  /**
+   * Closes when what was gathered has been handed to the system, and the owner is told. Resolves when the peer has read it and
+   * closed as well: if there were no socket any more, what the peer writes meanwhile would fail, and take what it has not read.
+   */
   end(): Promise<void> {
     if (this.#closed) return Promise.resolve();
     this.flush();
     return new Promise((resolve) => {
-      this.socket.once("close", () => resolve());
-      this.socket.end(() => this.destroy());
+      const late = setTimeout(() => this.socket.destroy(), PEER_CLOSES_WITHIN);
+      this.socket.once("close", () => {
+        clearTimeout(late);
+        resolve();
+      });
+      this.socket.end(() => this.#close(null));
     });
   }
 
   /** Closes at once. The owner is told, with the reason. */
   destroy(error: Error | null = null): void {
     if (this.#closed) return;
-    this.#closed = true;
     this.socket.destroy();
+    this.#close(error);
+  }
+
+  #close(error: Error | null): void {
+    if (this.#closed) return;
+    this.#closed = true;
     this.#owner.closed(error);
   }
 
