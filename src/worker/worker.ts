@@ -66,9 +66,13 @@ export class Worker {
   /** Resolves when the reactor behind the socket has said hello. */
   attach(socket: Socket): Promise<void> {
     return new Promise((resolve, reject) => {
+      let isGreeted = false;
       const link = new ReactorLink(socket, this.#id, this.#proxies, this.#Exchange, {
         connections: this.#events.connections,
-        greeted: resolve,
+        greeted: () => {
+          isGreeted = true;
+          resolve();
+        },
         request: (exchange) => {
           this.#progress?.begin(link.reactorPid, exchange.id);
           run(exchange, this.#handler, this.#events.log);
@@ -81,7 +85,9 @@ export class Worker {
         },
         closed: (error) => {
           this.#links.delete(link);
-          if (error !== null) this.#events.log(`the channel to a reactor broke: ${error.message}`);
+          // Before the hello whoever attaches it is told, and knows whether it matters.
+          if (error !== null && isGreeted)
+            this.#events.log(`the channel to a reactor broke: ${error.message}`);
           if (this.#isRetiring) this.#checkRetired();
           reject(error ?? new Error("the reactor closed its channel before it said hello"));
         },

@@ -16,6 +16,7 @@ function workerOf() {
   const exchanges: Exchange[] = [];
   const told: string[] = [];
   const notes: string[] = [];
+  const logged: string[] = [];
   const progress = {
     begin: (pid: number, id: ExchangeId) => notes.push(`begin ${pid} ${id}`),
     end: () => notes.push("end"),
@@ -34,10 +35,10 @@ function workerOf() {
       spent: () => told.push("spent"),
       retired: () => told.push("retired"),
       connections: { events: new Set(), told: () => {} },
-      log: () => {},
+      log: (line) => logged.push(line),
     },
   );
-  return { worker, exchanges, told, notes };
+  return { worker, exchanges, told, notes, logged };
 }
 
 /** A reactor's end of a channel to it, which has said hello. */
@@ -121,19 +122,22 @@ describe("the channel closes of a reactor that sends", () => {
   };
   for (const [what, write] of Object.entries(wrong)) {
     test(what, async () => {
-      const { worker, told } = workerOf();
+      const { worker, told, logged } = workerOf();
       const { socket } = await attach(worker);
       const id = 5 as ExchangeId;
       say(socket, (writer) => writeRequest(writer, id, requestHead(), null, false));
       say(socket, (writer) => write(writer, id));
       expect([socket.destroyed, told]).toEqual([true, ["abort 5"]]);
+      expect(logged).toEqual([expect.stringMatching(/^the channel to a reactor broke: ./)]);
     });
   }
 
-  test("something else than a hello, or that of another version", async () => {
+  test("something else than a hello, or that of another version: whoever attaches it is told, and not the log", async () => {
     for (const first of wrongHellos({ workerId: 0, pid: 77 })) {
-      const { attached } = openChannel((socket) => workerOf().worker.attach(socket), first);
+      const { worker, logged } = workerOf();
+      const { attached } = openChannel((socket) => worker.attach(socket), first);
       await expect(attached).rejects.toBeInstanceOf(FrameError);
+      expect(logged).toEqual([]);
     }
   });
 });
