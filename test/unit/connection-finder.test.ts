@@ -1,5 +1,5 @@
 /** Which engine has a connection, as engines answer that have it, have it not, or are lost on the way. No engines. */
-import { afterEach, beforeEach, expect, test } from "bun:test";
+import { afterEach, beforeEach, expect, setDefaultTimeout, test } from "bun:test";
 import { randomBytes } from "node:crypto";
 import type { Socket } from "node:dgram";
 import { bindSocket, ConnectionFinder } from "../../src/listeners/native/connection-finder.ts";
@@ -12,6 +12,9 @@ import {
 } from "../../src/listeners/native/connection-ids.ts";
 import { until } from "../support/poll.ts";
 import { denial } from "../support/version-negotiation.ts";
+
+// Milliseconds: longer than any deadline in a test, which so says what it waited for.
+setDefaultTimeout(60_000);
 
 const ADDRESS = { family: "udp4", address: "127.0.0.1", port: 0 } as const;
 const [ASK, BEFORE, CONTROL] = [0x00, 0x40, 0x80];

@@ -1,5 +1,5 @@
 /** The codec alone: whatever goes in comes out, however the bytes are cut, and garbage is a clean protocol error. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { once } from "node:events";
 import type { Socket } from "node:net";
 import { Duplex } from "node:stream";
@@ -26,6 +26,9 @@ import {
 import { ReceiveWindow, SendWindow, WINDOW_BYTES } from "../../src/wire/window.ts";
 import { inTime } from "../support/poll.ts";
 import { requestHead as plainHead } from "../support/request-head.ts";
+
+// Milliseconds: on a machine under full load a property takes some ten seconds.
+setDefaultTimeout(60_000);
 
 const latin1 = (maxLength: number) =>
   fc.string({ unit: fc.integer({ min: 0, max: 255 }).map((code) => String.fromCharCode(code)), maxLength });
