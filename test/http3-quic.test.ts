@@ -1099,14 +1099,10 @@ describe("peers that do no good", () => {
 
 describe("shutdown", () => {
   test("GOAWAY, what is open is finished, what comes later is not taken, and no error at the end (RFC 9114 §5.2)", async () => {
-    await using server = await start({ handshakeTimeout: 16_777 });
+    await using server = await start();
     await using peer = await RawHttp3.open(server.port);
     await using idle = await RawHttp3.open(server.port);
     expect(await idle.get()).toBe(200);
-    // The server has the first datagram of this one alone.
-    using relay = await UdpRelay.to(server.port);
-    relay.mayPass = 1;
-    await using greeting = await RawHttp3.open(relay.port);
     const id = peer.begin(headers(request({ method: "POST", path: "/echo" })));
     await until(
       "the request",
@@ -1121,8 +1117,6 @@ describe("shutdown", () => {
     expect(goaway.payload).toEqual(Buffer.from([id + 4]));
     const late = peer.begin(headers(GET), true);
     expect(await refusalOf(server.port)).toBe(2);
-    relay.mayPass = Number.POSITIVE_INFINITY;
-    expect((await greeting.untilClosed(10_000)).code).toBe(2);
     // Longer than connections are kept on which nothing is open.
     await idle.untilClosed();
     peer.send(id, frame(FrameType.data, "hi"), true);
