@@ -300,6 +300,13 @@ for (const mode of ["process", "base"] as const) {
         expect(answers.match(/HTTP\/1\.1 \d+/g)).toEqual(["HTTP/1.1 200", "HTTP/1.1 404"]);
       });
 
+      test("the client's leaving within the second is not taken for the answer to the first", async () => {
+        using connection = await open();
+        connection.send(`${get("/wait?ms=200")}${get("/hello").slice(0, 20)}`);
+        connection.end();
+        expect(await connection.untilClosed()).not.toContain("HTTP/1.1 400");
+      });
+
       test("a broken chunk of the second is not taken for the answer to the first", async () => {
         using connection = await open();
         connection.send(`${get("/wait?ms=200")}${upload}not-a-size\r\n`);

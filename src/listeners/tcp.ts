@@ -358,13 +358,14 @@ class TcpListener implements Listener {
   #refuse(error: Error & { code?: string }, socket: Socket): void {
     const connection = this.#connections.get(socket);
     const latest = connection?.latest ?? null;
-    if (connection === undefined || latest === null || error.code === "HPE_INVALID_EOF_STATE") {
-      refuseGarbage(error, socket);
-    } else if (latest.req.complete) {
+    // Who has left in the middle of a request has left those before it, too.
+    const hasLeft = error.code === "HPE_INVALID_EOF_STATE";
+    if (connection === undefined || latest === null) refuseGarbage(error, socket);
+    else if (latest.req.complete && !hasLeft) {
       // Behind a request with `connection: close` nothing is answered any more (RFC 9112 §9.6).
       connection.ending ??=
         error.code === "HPE_CLOSED_CONNECTION" ? () => socket.end() : () => refuseGarbage(error, socket);
-    } else if (latest.headersSent || connection.open > 1) {
+    } else if (latest.req.complete || latest.headersSent || connection.open > 1) {
       // It would be taken for more of the body, or for the answer to an earlier request.
       socket.destroy();
     } else refuseGarbage(error, socket);

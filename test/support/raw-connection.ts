@@ -70,6 +70,11 @@ export class RawConnection implements Disposable {
     else this.#socket.write(bytes);
   }
 
+  /** Closes this side, and reads on. */
+  end(): void {
+    this.#socket.end();
+  }
+
   /** Reads no more until `resume`: what the server sends fills the buffers between. */
   pause(): void {
     this.#socket.pause();
