@@ -501,8 +501,10 @@ describe("a channel", () => {
   });
 
   test("ends behind what was made", async () => {
-    const { channel, written, ends } = open();
+    const { socket, channel, written, ends } = open();
     channel.writer.credit(ID, 1);
+    // The peer has read it, and closes as well.
+    socket.once("finish", () => socket.push(null));
     await inTime("its end", 1000, channel.end());
     expect([written, ends]).toEqual([[frames(1)], [null]]);
     await inTime("another end", 1000, channel.end());
