@@ -55,6 +55,7 @@ describe("a handler that throws", () => {
         expect(status).toBe(500);
         expect(text).not.toMatch(/secret|routes|Error:/);
         await untilIdle(client);
+        await server.logs(mark);
         const log = server.stderr.slice(before);
         expect(log).toContain("a secret of the");
         expect(log).toMatch(/at .*routes\.ts:\d+/);

@@ -41,6 +41,9 @@ const stored = () => readdirSync(uploads, { recursive: true }).filter((name) => 
 const untilNoneStored = () => until("no uploaded file left", 5_000, () => stored().length === 0);
 /** What was logged of failed handlers. */
 const failures = () => shared.server.stderr.match(/error in .*/g) ?? [];
+/** Waits for what a handler that failed has said: the answer may be here before it. */
+const untilFailures = (count: number) =>
+  until(`${count} lines in the log`, 5_000, () => failures().length === count);
 
 interface Facts {
   readonly get: Record<string, string>;
@@ -231,13 +234,15 @@ for (const kind of ALL_CLIENTS) {
       });
       expect(failures().length).toBe(failed);
       expect((await send("/http-error?status=503", "", URLENCODED)).status).toBe(503);
-      await until("the line in the log", 5_000, () => failures().length === failed + 1);
+      await untilFailures(failed + 1);
       expect((await send("/http-error?status=200", "", URLENCODED)).status).toBe(500);
+      await untilFailures(failed + 2);
     });
 
     test("files are private, and are gone when the response is over and the handler is done", async () => {
       await using client = await kind.open(shared.server);
       const form = multipart([file("f", "f", "first"), file("g", "g", "second")]);
+      const failed = failures().length;
       for (const path of ["/form", "/no-promise", "/fail-after-form", "/short-after-form"]) {
         const { status } = await answerOf(client, path, form, MULTIPART);
         expect(status).toBe(path.endsWith("-after-form") ? 500 : 200);
@@ -246,6 +251,7 @@ for (const kind of ALL_CLIENTS) {
         await until("the files gone", 5_000, () => !paths.some((one) => existsSync(one)));
         expect(statSync(dirname(paths[0] as string)).mode & 0o777).toBe(0o700);
       }
+      await untilFailures(failed + 2);
       expect((await answerOf(client, "/after-response", form, MULTIPART)).status).toBe(200);
       const [first = ""] = await (await client.request({ path: "/paths" })).body.json<string[]>();
       expect(readFileSync(first, "utf8")).toBe("first");
@@ -269,12 +275,14 @@ for (const kind of ALL_CLIENTS) {
     });
 
     test("a file that cannot be moved is an error of the system's, and goes", async () => {
+      const failed = failures().length;
       const { status } = await send(
         `/move?to=${encodeURIComponent(scratch.file("no/such/folder"))}`,
         multipart([file("f", "f", "lost")]),
         MULTIPART,
       );
       expect(status).toBe(500);
+      await untilFailures(failed + 1);
       expect(failures().at(-1)).toContain("ENOENT");
       await untilNoneStored();
     });
