@@ -227,15 +227,18 @@ for (const kind of ALL_CLIENTS) {
     });
 
     test("an HttpError is the answer; a 5xx is logged, too", async () => {
+      await using client = await kind.open(shared.server);
+      // Without a body: quiche drops an answer that comes before it has sent the end of one.
+      const answerWith = async (status: number) => {
+        const response = await client.request({ path: `/http-error?status=${status}` });
+        return { status: response.status, text: await response.body.text() };
+      };
       const failed = failures().length;
-      expect(await send("/http-error?status=409", "", URLENCODED)).toEqual({
-        status: 409,
-        text: "409 Conflict: said on purpose\n",
-      });
+      expect(await answerWith(409)).toEqual({ status: 409, text: "409 Conflict: said on purpose\n" });
       expect(failures().length).toBe(failed);
-      expect((await send("/http-error?status=503", "", URLENCODED)).status).toBe(503);
+      expect((await answerWith(503)).status).toBe(503);
       await untilFailures(failed + 1);
-      expect((await send("/http-error?status=200", "", URLENCODED)).status).toBe(500);
+      expect((await answerWith(200)).status).toBe(500);
       await untilFailures(failed + 2);
     });
 
