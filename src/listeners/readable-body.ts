@@ -72,8 +72,9 @@ export class ReadableBody implements RequestBody {
     if (this.#state === "cancelled") return;
     this.#queue.push(chunk);
     this.#waiting += chunk.length;
-    if (this.#waiting >= HIGH_WATER && !this.#paused) {
+    if (this.#waiting >= HIGH_WATER) {
       this.#paused = true;
+      // Each time: where it is the socket, Bun lets that go on when the request begins to flow, which may be after this.
       this.#flow.pause();
     }
     this.#notify();
