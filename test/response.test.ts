@@ -279,8 +279,12 @@ for (const kind of ALL_CLIENTS) {
 for (const kind of RESETTING_CLIENTS) {
   test(`${kind.name}: a body shorter than its content-length is cut off, and not taken for whole`, async () => {
     await using client = await kind.open(shared.server);
-    const response = await client.request({ path: "/length/short" });
-    await expectCutShort(kind.protocol, response.body, () => {});
+    const response = await client.request({ path: "/length/short" }).catch((error: unknown) => {
+      // The engine quic takes back what it has not sent: the reset may come without the head.
+      if (ENGINE === "quic" && kind.protocol === "HTTP/3") return null;
+      throw error;
+    });
+    if (response !== null) await expectCutShort(kind.protocol, response.body, () => {});
   });
 
   test(`${kind.name}: an event stream sends its heartbeat, and is closed when its client leaves`, async () => {
