@@ -1,12 +1,6 @@
 /** `tercet reload`: has a running server load its code anew, and says how it went. */
 import { Command } from "commander";
-import {
-  ANSWER_TIMEOUT,
-  connectTo,
-  type ServerFlags,
-  whileItAnswers,
-  withServerFlags,
-} from "./running-server.ts";
+import { ANSWER_TIMEOUT, connectTo, type ServerFlags, withServerFlags } from "./running-server.ts";
 
 export function reloadCommand(): Command {
   return withServerFlags(new Command("reload"))
@@ -22,6 +16,6 @@ async function reload(flags: ServerFlags): Promise<void> {
   await client.ask("status", ANSWER_TIMEOUT);
   const began = performance.now();
   // How long it may take is the server's `reloadTimeout`.
-  await whileItAnswers(client, client.ask("reload", 0));
+  await client.whileItAnswers(client.ask("reload", 0), ANSWER_TIMEOUT);
   console.log(`tercet: reloaded in ${((performance.now() - began) / 1000).toFixed(1)} s`);
 }

@@ -1,7 +1,6 @@
 /** Finds the server that a command means, by `--run-dir` or `--port`, and connects to its control socket. */
 import { lstatSync } from "node:fs";
 import { resolve } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import type { Command } from "commander";
 import { ControlClient, ControlError } from "../manager/control-client.ts";
 import {
@@ -18,8 +17,6 @@ import { numberOf, portFlag } from "./flags.ts";
  * told of as silent.
  */
 export const ANSWER_TIMEOUT = 10_000;
-/** Milliseconds between two looks at whether it still answers. */
-const LOOK_INTERVAL = 1000;
 
 export interface ServerFlags {
   readonly port: string;
@@ -58,27 +55,6 @@ export async function connectTo(flags: ServerFlags): Promise<ControlClient> {
       ? "one that was started with it is found by --run-dir"
       : `its run directory would be ${directories[0]}`;
   throw await noServer(`on port ${port} (${place})`, othersRunDirectories(port));
-}
-
-/**
- * Waits for what may take as long as it takes, and no longer than the server answers at all.
- * @throws ControlError (as a rejection) where it says nothing any more, as one that was stopped (SIGSTOP)
- */
-export function whileItAnswers<T>({ path }: ControlClient, outcome: Promise<T>): Promise<T> {
-  return Promise.race([outcome, silenceOf(path)]);
-}
-
-async function silenceOf(path: string): Promise<never> {
-  for (;;) {
-    await sleep(LOOK_INTERVAL, undefined, { ref: false });
-    try {
-      using client = await ControlClient.connect(path);
-      await client.ask("status", ANSWER_TIMEOUT);
-    } catch (error) {
-      // One that refuses is there, and of one that has gone the outcome tells.
-      if (!(error instanceof ControlError) || error.isLate) throw error;
-    }
-  }
 }
 
 /** Null where no server has it. */

@@ -1,12 +1,6 @@
 /** `tercet stop`: has a running server finish what it has and end, and waits for that. */
 import { Command } from "commander";
-import {
-  ANSWER_TIMEOUT,
-  connectTo,
-  type ServerFlags,
-  whileItAnswers,
-  withServerFlags,
-} from "./running-server.ts";
+import { ANSWER_TIMEOUT, connectTo, type ServerFlags, withServerFlags } from "./running-server.ts";
 
 export function stopCommand(): Command {
   return withServerFlags(new Command("stop"))
@@ -17,6 +11,6 @@ export function stopCommand(): Command {
 async function stop(flags: ServerFlags): Promise<void> {
   using client = await connectTo(flags);
   await client.ask("stop", ANSWER_TIMEOUT);
-  await whileItAnswers(client, client.closed);
+  await client.whileItAnswers(client.closed, ANSWER_TIMEOUT);
   console.log("tercet: stopped");
 }

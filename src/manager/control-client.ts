@@ -1,5 +1,6 @@
 /** The other end of the control socket: asks a running server. */
 import { connect, type Socket } from "node:net";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { ControlAnswer, ControlCommand } from "./control.ts";
 
 /** Why a server was not asked, or did not do it: the message says which, in one line. */
@@ -20,6 +21,8 @@ export class ControlError extends Error {
 
 /** More than the status of thousands of processes has. */
 const MAX_ANSWER_BYTES = 16 * 1024 * 1024;
+/** Milliseconds between two looks at whether it still answers. */
+const LOOK_INTERVAL = 1000;
 const ABSENT = "nobody listens on it";
 /** What it means that the system says. */
 const REASONS: Readonly<Record<string, string>> = {
@@ -30,7 +33,7 @@ const REASONS: Readonly<Record<string, string>> = {
 };
 
 export class ControlClient implements Disposable {
-  readonly path: string;
+  readonly #path: string;
   readonly #socket: Socket;
   /** Resolves when the server has closed the connection. */
   readonly closed: Promise<void>;
@@ -51,7 +54,7 @@ export class ControlClient implements Disposable {
   }
 
   private constructor(path: string, socket: Socket) {
-    this.path = path;
+    this.#path = path;
     this.#socket = socket;
     socket.setEncoding("utf8");
     socket.on("data", (text: string) => this.#receive(text));
@@ -76,11 +79,11 @@ export class ControlClient implements Disposable {
     this.#answered = resolve;
     this.#failed = reject;
     const late = () =>
-      reject(new ControlError(`no answer on ${this.path} within ${timeout} ms`, { isLate: true }));
+      reject(new ControlError(`no answer on ${this.#path} within ${timeout} ms`, { isLate: true }));
     const timer = timeout === 0 ? undefined : setTimeout(late, timeout);
     this.#socket.write(`${JSON.stringify({ command })}\n`);
     try {
-      return resultOf(await promise, this.path);
+      return resultOf(await promise, this.#path);
     } finally {
       clearTimeout(timer);
       this.#answered = null;
@@ -88,12 +91,35 @@ export class ControlClient implements Disposable {
     }
   }
 
+  /**
+   * Waits for what may take as long as it takes, and no longer than the server answers at all.
+   * @param timeout milliseconds for an answer
+   * @throws ControlError (as a rejection) where it says nothing any more, as one that was stopped (SIGSTOP)
+   */
+  whileItAnswers<T>(outcome: Promise<T>, timeout: number): Promise<T> {
+    return Promise.race([outcome, this.#silence(timeout)]);
+  }
+
   [Symbol.dispose](): void {
     this.#socket.destroy();
   }
 
+  /** Asks on connections of their own: this one may be waiting. */
+  async #silence(timeout: number): Promise<never> {
+    for (;;) {
+      await sleep(LOOK_INTERVAL, undefined, { ref: false });
+      try {
+        using client = await ControlClient.connect(this.#path);
+        await client.ask("status", timeout);
+      } catch (error) {
+        // One that refuses is there, and of one that has gone the outcome tells.
+        if (!(error instanceof ControlError) || error.isLate) throw error;
+      }
+    }
+  }
+
   #gone(): ControlError {
-    return new ControlError(`the server has closed ${this.path}`, { isAbsent: true });
+    return new ControlError(`the server has closed ${this.#path}`, { isAbsent: true });
   }
 
   #receive(text: string): void {
