@@ -2,7 +2,13 @@
 import type { Exchange, ResponseHead } from "../exchange.ts";
 import { byteLength, drained, toBytes } from "../http/body.ts";
 import { validatorsOf } from "../http/conditional.ts";
-import { fieldValue, isConnectionSpecific, unsendableFieldLine, withoutField } from "../http/fields.ts";
+import {
+  fieldValue,
+  isConnectionSpecific,
+  isLength,
+  unsendableFieldLine,
+  withoutField,
+} from "../http/fields.ts";
 import { type ByteRange, contentRange, requestedRanges } from "../http/ranges.ts";
 import { forbidsBody, forbidsLength } from "../http/semantics.ts";
 import type { Server } from "../server.ts";
@@ -272,10 +278,6 @@ async function stream(
     throw error;
   }
   sink.end(null);
-}
-
-function isLength(value: string): boolean {
-  return /^[0-9]+$/.test(value);
 }
 
 function declaredLength(value: string): number {

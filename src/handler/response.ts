@@ -5,6 +5,7 @@ import { byteLength, toBytes } from "../http/body.ts";
 import {
   isConnectionSpecific,
   isForbiddenTrailer,
+  isLength,
   isSingleton,
   unsendableFieldLine,
 } from "../http/fields.ts";
@@ -27,7 +28,6 @@ export class ResponseStateError extends Error {
 const REDIRECTS = new Set([301, 302, 303, 307, 308]);
 /** What a URI may hold (RFC 3986 §2) stays; `encodeURI` would encode a percent sign again. */
 const NOT_IN_URI = /[^!#$%&'()*+,\-./0-9:;=?@A-Z[\]_a-z~]+/g;
-const DIGITS = /^[0-9]+$/;
 
 export class HttpResponse {
   readonly #exchange: Exchange;
@@ -444,7 +444,7 @@ function sendable(call: string, name: string, value: unknown): string {
       `${call}: the value of "${name}" is of type ${typeof value}, which no field can have`,
     );
   const text = String(value).trim();
-  if (name === "content-length" && !DIGITS.test(text))
+  if (name === "content-length" && !isLength(text))
     throw new TypeError(`${call}: content-length is "${text}", not a number of bytes`);
   const wrong = unsendableFieldLine(name, text);
   if (wrong !== null) throw new TypeError(`${call}: ${wrong}`);

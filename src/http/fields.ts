@@ -27,6 +27,7 @@ const TARGET = /^\/[!-"$-~]*$/;
 const AUTHORITY = /^[!$%&'()*+,\-.0-9:;=A-Z[\]_a-z~]*$/;
 const SCHEME = /^[a-zA-Z][a-zA-Z0-9+\-.]*$/;
 const DIGITS = /^[0-9]{1,16}$/;
+const LENGTH = /^[0-9]+$/;
 const FORBIDDEN_IN_VALUE = /[\0\r\n]|^[ \t]|[ \t]$/;
 const COMMON_METHODS = new Set(["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"]);
 /** RFC 9113 §8.2.2, RFC 9114 §4.2. */
@@ -294,6 +295,11 @@ export function trailersOf(raw: Fields): Fields {
 /** Fields that frame a message, route it, or must be known before its body: RFC 9110 §6.5.1. */
 export function isForbiddenTrailer(name: string): boolean {
   return isConnectionSpecific(name) || FORBIDDEN_TRAILERS.has(name);
+}
+
+/** What a handler may give as `content-length`: a number of bytes, however large (RFC 9110 §8.6). */
+export function isLength(value: string): boolean {
+  return LENGTH.test(value);
 }
 
 /** The one number of `content-length`, undefined where there is none; a head that `refusalOf` let through. */
