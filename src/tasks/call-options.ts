@@ -1,6 +1,7 @@
 /** The options of a single task: checked at each call, and filled in from those of the server. */
 import { inspect } from "node:util";
 import { OptionError, type ResolvedTasks } from "../options.ts";
+import { unknownName } from "../unknown-name.ts";
 import type { TaskOptions } from "./task.ts";
 
 const MAX_DELAY = 2 ** 31 - 1;
@@ -16,6 +17,7 @@ const CHECKS: Readonly<
   idempotent: ["true or false", (value) => typeof value === "boolean"],
   attempts: [`a whole number from 1 to ${MAX_ATTEMPTS}`, (value) => isWhole(value, 1, MAX_ATTEMPTS)],
 };
+const NAMES = Object.keys(CHECKS);
 
 /**
  * @param call `task` or `defer`, for the error
@@ -30,14 +32,10 @@ export function resolveTaskOptions(
   if (typeof options !== "object" || options === null) {
     throw new OptionError(`${call}: the options are ${inspect(options)}; they must be an object`);
   }
+  const fault = unknownName(options, NAMES);
+  if (fault !== null) throw new OptionError(`${call}: ${fault}`);
   for (const [name, value] of Object.entries(options)) {
-    const rule = CHECKS[name as keyof TaskOptions];
-    if (rule === undefined) {
-      throw new OptionError(
-        `${call}: there is no option "${name}"; there are ${Object.keys(CHECKS).join(", ")}`,
-      );
-    }
-    const [allowed, check] = rule;
+    const [allowed, check] = CHECKS[name as keyof TaskOptions];
     if (value !== undefined && !check(value)) {
       throw new OptionError(`${call}: option "${name}" is ${inspect(value)}; it must be ${allowed}`);
     }
