@@ -26,6 +26,23 @@ async function get(client: Client, path: string): Promise<[status: number, text:
   return [response.status, await response.body.text()];
 }
 
+/**
+ * What a request was answered before all of its body was sent, of which the rest goes behind the answer: a client of QUIC
+ * that is told to stop while it sends may discard the answer, or end its connection.
+ */
+async function answeredEarly(client: Client, path: string): Promise<[status: number, text: string]> {
+  const answered = Promise.withResolvers<void>();
+  const body = async function* () {
+    yield Buffer.alloc(20_000);
+    await answered.promise;
+    yield Buffer.alloc(20_000);
+  };
+  const response = await client.request({ path, body: body() });
+  const text = await response.body.text();
+  answered.resolve();
+  return [response.status, text];
+}
+
 /** The lines that a handler has recorded, when there are so many. */
 function recorded(file: string, count: number): Promise<string[]> {
   return until(`${count} events`, 5_000, () => {
@@ -200,13 +217,12 @@ for (const kind of ALL_CLIENTS) {
     });
 
     test("an answer after a request that an iteration or a pipeline has left", async () => {
-      await using client = await kind.open(shared.server);
       for (const [path, text] of [
         ["/left-off", "left off"],
         ["/pipeline-failed", "broken"],
       ] as const) {
-        const response = await client.request({ path, body: new Uint8Array(200_000) });
-        expect([response.status, await response.body.text()]).toEqual([400, text]);
+        await using client = await kind.open(shared.server);
+        expect(await answeredEarly(client, path)).toEqual([400, text]);
       }
     });
 
@@ -276,16 +292,7 @@ for (const kind of ALL_CLIENTS) {
     test("an early answer ends the request without an error", async () => {
       await using client = await kind.open(shared.server);
       const file = shared.server.scratch.file(crypto.randomUUID());
-      const answered = Promise.withResolvers<void>();
-      // Not more at once: a client of QUIC that is told to stop while it sends may discard the answer.
-      const body = async function* () {
-        yield Buffer.alloc(20_000);
-        await answered.promise;
-        yield Buffer.alloc(20_000);
-      };
-      const response = await client.request({ path: `/early?file=${file}`, body: body() });
-      expect([response.status, await response.body.text()]).toEqual([413, "too much"]);
-      answered.resolve();
+      expect(await answeredEarly(client, `/early?file=${file}`)).toEqual([413, "too much"]);
       const events = await recorded(file, 4);
       expect(events.toSorted()).toEqual(["req close", "res close", "res finish", "socket close"]);
     });
