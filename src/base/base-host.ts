@@ -42,6 +42,12 @@ export interface BaseEvents {
   log(line: string): void;
 }
 
+/**
+ * Milliseconds for which handlers may run in one turn of the event loop. The native engine of HTTP/3 brings at once all that it
+ * has read, and sends what they answer when they have returned.
+ */
+const TURN = 1;
+
 export class BaseHost implements ListenerHost, LocalOwner {
   readonly registry = new Registry<LocalExchange>();
   files = new FileAnswers(null);
@@ -59,6 +65,8 @@ export class BaseHost implements ListenerHost, LocalOwner {
   /** Exchanges that the handler has. */
   #running = 0;
   #isRunningQueued = false;
+  /** What has come in a turn that was used up, and behind it, in order. */
+  readonly #postponed: LocalExchange[] = [];
   #draining = false;
   #onIdle: (() => void) | null = null;
   /** One for all exchanges, which saves each a closure. */
@@ -202,6 +210,26 @@ export class BaseHost implements ListenerHost, LocalOwner {
   }
 
   #admit(local: LocalExchange): void {
+    if (this.#postponed.length === 0 && now() - local.receivedAt < TURN) {
+      this.#runOrWait(local);
+      return;
+    }
+    this.#register(local);
+    if (this.#postponed.push(local) === 1) setImmediate(() => this.#runPostponed());
+  }
+
+  #runPostponed(): void {
+    const end = now() + TURN;
+    while (this.#postponed.length > 0) {
+      const local = this.#postponed[0] as LocalExchange;
+      if (!local.over) this.#runOrWait(local);
+      this.#postponed.shift();
+      if (now() >= end) break;
+    }
+    if (this.#postponed.length > 0) setImmediate(() => this.#runPostponed());
+  }
+
+  #runOrWait(local: LocalExchange): void {
     if (this.#running < this.#mostRunning) {
       this.#run(local);
       return;

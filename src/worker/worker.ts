@@ -148,6 +148,7 @@ class ReactorLink implements ChannelOwner {
   #lastCall = 0;
   readonly #over = (exchange: ChannelExchange) => {
     this.#exchanges.delete(exchange.id);
+    this.#channel.hasten();
     this.#checkRest();
   };
   #greeted = false;

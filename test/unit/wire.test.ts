@@ -489,6 +489,19 @@ describe("a channel", () => {
     expect(Buffer.concat(written.slice(2)).length).toBe(6 * (65_536 + FRAME_HEADER_BYTES));
   });
 
+  test("writes what is complete before the rest of a turn that takes long", () => {
+    const sent: number[] = [];
+    const { socket, written } = open(({ payload }, channel) => {
+      const milliseconds = payload.u32();
+      for (const end = performance.now() + milliseconds; performance.now() < end; );
+      channel.writer.credit(ID, milliseconds);
+      channel.hasten();
+      if (milliseconds > 0) sent.push(Buffer.concat(written).length);
+    });
+    socket.emit("data", frames(0, 2, 0, 2, 0));
+    expect(sent).toEqual([frames(0, 2).length, frames(0, 2, 0, 2).length]);
+  });
+
   test("keeps nothing of what is made when it has closed", () => {
     const { channel, written, ends, turn } = open();
     channel.writer.credit(ID, 1);

@@ -109,6 +109,22 @@ describe("dispatch", () => {
     await untilIdle(client);
   });
 
+  test("an answer does not wait for what the same worker computes behind it", async () => {
+    for (const mode of ["process", "base"]) {
+      await using server = await startFixture("server.ts", { options: { mode, workers: 1 } });
+      // Clients whose requests come together, and in their order.
+      for (const kind of [HTTP2, QUICHE]) {
+        const over = server.scratch.file(crypto.randomUUID());
+        await using client = await kind.open(server);
+        const times = [5, 5, 5, `20000&until=${over}`];
+        const answers = times.map((ms) => textOf(client, `/compute?ms=${ms}`));
+        await inTime(`${mode}, ${kind.name}`, 10_000, Promise.all(answers.slice(0, -1)));
+        writeFileSync(over, "");
+        expect(await answers.at(-1)).toBe("computed");
+      }
+    }
+  });
+
   test("concurrency: what one worker has at a time is bounded, the rest wait in the reactor", async () => {
     await using server = await startFixture("server.ts", { options: { workers: 2, concurrency: 2 } });
     await using client = await HTTP2.open(server);
