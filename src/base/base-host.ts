@@ -43,11 +43,10 @@ export interface BaseEvents {
 }
 
 /**
- * Milliseconds for which handlers may run in one turn of the event loop, and how much longer for each of its requests: those that
- * are quick are run together. The native engine of HTTP/3 brings at once all that it has read, and sends what is
- * answered when that is over.
+ * Milliseconds after which no more handlers are run in one turn of the event loop. The native engine of HTTP/3 brings at once all
+ * that it has read, and sends what is answered when that is over; which costs it up to half a millisecond.
  */
-const TURN = { first: 1, each: 0.1 };
+const TURN = 10;
 
 export class BaseHost implements ListenerHost, LocalOwner {
   readonly registry = new Registry<LocalExchange>();
@@ -66,8 +65,8 @@ export class BaseHost implements ListenerHost, LocalOwner {
   /** Exchanges that the handler has. */
   #running = 0;
   #isRunningQueued = false;
-  /** When its requests came, when the first was run, and how many were. */
-  readonly #turn = { at: 0, began: 0, requests: 0 };
+  /** When its requests came, and when the first of them was run. */
+  readonly #turn = { at: 0, began: 0 };
   /** What has come in a turn that was used up, and behind it, in order. */
   readonly #postponed: LocalExchange[] = [];
   #draining = false;
@@ -228,9 +227,8 @@ export class BaseHost implements ListenerHost, LocalOwner {
     if (turn.at !== at) {
       turn.at = at;
       turn.began = time;
-      turn.requests = 0;
     }
-    return time - turn.began < TURN.first + turn.requests++ * TURN.each;
+    return time - turn.began < TURN;
   }
 
   #runPostponed(): void {
