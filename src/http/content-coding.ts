@@ -15,7 +15,7 @@ export interface Plan {
 /** Answers that are kept by what was asked: clients and handlers say the same few things over and over. */
 const CACHED = 256;
 const CACHED_CHARACTERS = 256;
-/** Interim responses, those without a body, and those whose body is part of something else. */
+/** Those without a body, and those whose body is part of something else. */
 const LEFT_ALONE = new Set([204, 205, 206, 304, 416]);
 const NO_TRANSFORM = /(?:^|,)\s*no-transform\s*(?:,|$)/i;
 const VARIES = /(?:^|,)\s*(?:accept-encoding|\*)\s*(?:,|$)/i;
@@ -42,7 +42,7 @@ export class ContentCoding {
   }
 
   #isCompressible({ status, fields, verbatim }: ResponseHead): boolean {
-    if (verbatim || status < 200 || LEFT_ALONE.has(status)) return false;
+    if (verbatim || LEFT_ALONE.has(status)) return false;
     let type: string | null = null;
     for (let i = 0; i < fields.length; i += 2) {
       switch (fields[i]) {
@@ -115,10 +115,8 @@ export function notModifiedHead(request: RequestHead, head: ResponseHead): Respo
   if (tag === undefined || !STRONG_TAG.test(tag)) return head;
   if (!(listValue(request.fields, "if-none-match") ?? "").includes(weakened(tag))) return head;
   const { status, fields } = variedHead(head);
-  return {
-    status,
-    fields: fields.map((text, i) => (fields[i - 1] === "etag" && i % 2 === 1 ? weakened(text) : text)),
-  };
+  // No name looks like a tag.
+  return { status, fields: fields.map((text, i) => (fields[i - 1] === "etag" ? weakened(text) : text)) };
 }
 
 function variedHead({ status, fields }: ResponseHead): ResponseHead {

@@ -25,6 +25,7 @@ describe("what is compressed", () => {
     ["any case", ["content-type", " Application/JSON ;v=1"]],
     ["an error", JSON_TYPE, 404],
     ["with other directives", [...JSON_TYPE, "cache-control", "no-cache, max-age=1"]],
+    ["with one that only ends alike", [...JSON_TYPE, "cache-control", "x-no-transform"]],
   ];
   for (const [what, fields, status] of planned) {
     test(what, () => expect(coding.plan(ACCEPTS, head(fields, status))?.coding).toBe("zstd"));
@@ -42,6 +43,7 @@ describe("what is compressed", () => {
       [...JSON_TYPE, "cache-control", "public", "cache-control", "no-transform"],
     ],
     ["a digest of the bytes", [...JSON_TYPE, "content-digest", "sha-256=:AAAA:"]],
+    ["a digest of the representation", [...JSON_TYPE, "repr-digest", "sha-256=:AAAA:"]],
     ["205", JSON_TYPE, 205],
     ["206", JSON_TYPE, 206],
     ["416", JSON_TYPE, 416],
@@ -102,7 +104,9 @@ describe("the head", () => {
   test("Vary is merged", () => {
     expect(varied([])).toEqual(["vary", "accept-encoding"]);
     expect(varied(["vary", "cookie"])).toEqual(["vary", "cookie, accept-encoding"]);
-    expect(varied(["vary", "Origin, Accept-Encoding"])).toEqual(["vary", "Origin, Accept-Encoding"]);
+    for (const own of ["Origin, Accept-Encoding", "Accept-Encoding, Origin"])
+      expect(varied(["vary", own])).toEqual(["vary", own]);
+    expect(varied(["vary", ""])).toEqual(["vary", "accept-encoding"]);
     expect(varied(["vary", "*"])).toEqual(["vary", "*"]);
     expect(varied(["vary", "origin", "vary", "x-accept-encoding"])).toEqual([
       "vary",
@@ -127,12 +131,15 @@ describe("the head", () => {
       ...["etag", 'W/"a"', "x", "content-length"],
       ...["content-encoding", "br", "content-length", "5"],
     ]);
-    expect(codedHead(head(["etag", 'W/"a"']), "br", null).fields).toEqual([
-      "etag",
-      'W/"a"',
-      "content-encoding",
-      "br",
-    ]);
+    const tagged = (tag: string) => codedHead(head(["etag", tag]), "br", null).fields;
+    for (const [own, sent] of [
+      ['W/"a"', 'W/"a"'],
+      ['"\xe9"', 'W/"\xe9"'],
+      // These are no tags.
+      ["a", "a"],
+      ['"a" "b"', '"a" "b"'],
+    ] as const)
+      expect(tagged(own)).toEqual(["etag", sent, "content-encoding", "br"]);
   });
 
   test("a 304 has the tag that the client was given", () => {
@@ -143,6 +150,8 @@ describe("the head", () => {
       expect(asks(...lines).fields).toEqual(["etag", 'W/"a"', "vary", "accept-encoding"]);
     expect(asks('"a"')).toBe(unchanged);
     expect(asks("*")).toBe(unchanged);
+    for (const left of [{ ...unchanged, verbatim: true }, head(["etag", 'W/"a"'], 304), head([], 304)])
+      expect(notModifiedHead(requestHead(["if-none-match", 'W/"a"']), left)).toBe(left);
   });
 
   test("whatever it is, it is never changed, varies where it is compressed, and is not compressed twice", () => {
