@@ -1,4 +1,5 @@
 /** How many connections there are, and whether one more may be: in all, and from one address. One for all listeners of a reactor. */
+import { now } from "../clock.ts";
 
 export interface ConnectionBounds {
   /** 0 for no limit, as for the next. */
@@ -7,6 +8,8 @@ export interface ConnectionBounds {
 }
 
 export class ConnectionLimits {
+  /** Told before one is refused: releases those that have ended, where nobody tells when they do. */
+  onFull: (() => void) | null = null;
   readonly #bounds: ConnectionBounds;
   readonly #byAddress = new Map<string, number>();
   #count = 0;
@@ -21,11 +24,11 @@ export class ConnectionLimits {
 
   /** Counts a connection until `release`; false where it may not be. */
   admit(address: string): boolean {
-    const { maxConnections, maxConnectionsPerAddress } = this.#bounds;
-    const fromThere = this.#byAddress.get(address) ?? 0;
-    if (maxConnections > 0 && this.#count >= maxConnections) return false;
-    if (maxConnectionsPerAddress > 0 && fromThere >= maxConnectionsPerAddress) return false;
-    this.#byAddress.set(address, fromThere + 1);
+    if (this.#isFull(address)) {
+      this.onFull?.();
+      if (this.#isFull(address)) return false;
+    }
+    this.#byAddress.set(address, (this.#byAddress.get(address) ?? 0) + 1);
     this.#count++;
     return true;
   }
@@ -36,6 +39,13 @@ export class ConnectionLimits {
     else this.#byAddress.delete(address);
     this.#count--;
   }
+
+  #isFull(address: string): boolean {
+    const { maxConnections, maxConnectionsPerAddress } = this.#bounds;
+    if (maxConnections > 0 && this.#count >= maxConnections) return true;
+    const fromThere = this.#byAddress.get(address) ?? 0;
+    return maxConnectionsPerAddress > 0 && fromThere >= maxConnectionsPerAddress;
+  }
 }
 
 /**
@@ -45,26 +55,28 @@ export class ConnectionLimits {
 export class SeenConnections {
   readonly #limits: ConnectionLimits;
   readonly #keptFor: number;
+  readonly #clock: () => number;
   /** When the last request came, by address and port. The least recent is the first. */
   readonly #lastSeen = new Map<string, { readonly address: string; at: number }>();
 
-  /** @param keptFor milliseconds */
-  constructor(limits: ConnectionLimits, keptFor: number) {
+  /** @param keptFor milliseconds, as those of the clock */
+  constructor(limits: ConnectionLimits, keptFor: number, clock = now) {
     this.#limits = limits;
     this.#keptFor = keptFor;
+    this.#clock = clock;
+    // Those who come next may all come by another protocol.
+    limits.onFull = () => this.#forget(clock());
   }
 
-  /**
-   * A request has come; false where its connection is one too many.
-   * @param now milliseconds
-   */
-  sees(address: string, port: number, now: number): boolean {
-    this.#forget(now);
+  /** A request has come; false where its connection is one too many. */
+  sees(address: string, port: number): boolean {
+    const at = this.#clock();
+    this.#forget(at);
     const name = `${address} ${port}`;
     const known = this.#lastSeen.get(name);
     if (known === undefined && !this.#limits.admit(address)) return false;
     this.#lastSeen.delete(name);
-    this.#lastSeen.set(name, { address, at: now });
+    this.#lastSeen.set(name, { address, at });
     return true;
   }
 

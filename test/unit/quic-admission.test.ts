@@ -103,27 +103,38 @@ describe("the limits of all protocols together", () => {
 });
 
 describe("connections that only their requests show", () => {
-  const of = (bounds: { maxConnections?: number; maxConnectionsPerAddress?: number }) =>
-    new SeenConnections(
-      new ConnectionLimits({ maxConnections: 0, maxConnectionsPerAddress: 0, ...bounds }),
-      100,
-    );
+  const of = (bounds: { maxConnections?: number; maxConnectionsPerAddress?: number }) => {
+    const limits = new ConnectionLimits({ maxConnections: 0, maxConnectionsPerAddress: 0, ...bounds });
+    const clock = { at: 0 };
+    return { limits, clock, seen: new SeenConnections(limits, 100, () => clock.at) };
+  };
 
   test("count until no request has come from there for as long as an idle one is kept", () => {
-    const seen = of({ maxConnections: 2 });
-    expect([1, 2, 3].map((port) => seen.sees("::1", port, 0))).toEqual([true, true, false]);
-    expect([seen.sees("::1", 1, 60), seen.sees("::1", 3, 99)]).toEqual([true, false]);
+    const { seen, clock } = of({ maxConnections: 2 });
+    const see = (at: number, ...ports: number[]) => {
+      clock.at = at;
+      return ports.map((port) => seen.sees("::1", port));
+    };
+    expect(see(0, 1, 2, 3)).toEqual([true, true, false]);
+    expect([see(60, 1), see(99, 3)]).toEqual([[true], [false]]);
     // The second is forgotten, and the first not, though it was there before.
-    expect([3, 4, 1].map((port) => seen.sees("::1", port, 120))).toEqual([true, false, true]);
-    expect([5, 6].map((port) => seen.sees("::1", port, 300))).toEqual([true, true]);
+    expect(see(120, 3, 4, 1)).toEqual([true, false, true]);
+    expect(see(300, 5, 6)).toEqual([true, true]);
   });
 
   test("count for each address by itself", () => {
-    const seen = of({ maxConnectionsPerAddress: 1 });
-    expect([seen.sees("::1", 1, 0), seen.sees("::1", 2, 0), seen.sees("::2", 1, 0)]).toEqual([
-      true,
-      false,
-      true,
-    ]);
+    const { seen } = of({ maxConnectionsPerAddress: 1 });
+    expect([seen.sees("::1", 1), seen.sees("::1", 2), seen.sees("::2", 1)]).toEqual([true, false, true]);
+  });
+
+  test("give their room to those of another protocol, too, though no more requests come", () => {
+    for (const bounds of [{ maxConnections: 1 }, { maxConnectionsPerAddress: 1 }]) {
+      const { limits, seen, clock } = of(bounds);
+      seen.sees("::1", 1);
+      clock.at = 99;
+      expect(limits.admit("::1")).toBe(false);
+      clock.at = 100;
+      expect([limits.admit("::1"), limits.admit("::1")]).toEqual([true, false]);
+    }
   });
 });

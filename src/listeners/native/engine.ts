@@ -62,7 +62,7 @@ export class NativeEngine {
       maxRequestBodySize: Number.MAX_SAFE_INTEGER,
       fetch: (request) => {
         const exchange = new NativeExchange(host.nextId(), request, this);
-        if (seen?.sees(exchange.remoteAddress, exchange.remotePort, exchange.receivedAt) === false) {
+        if (seen?.sees(exchange.remoteAddress, exchange.remotePort) === false) {
           host.turnAway(exchange);
         } else {
           const answerable = exchange.answerable();
