@@ -137,6 +137,7 @@ class LocalBody implements RequestBody {
   readonly #exchange: LocalExchange;
   readonly #owner: LocalOwner;
   #total = 0;
+  #hasEnded = false;
   #failure: Error | null = null;
   /** The read that is under way, and what ends the wait for it. */
   #reading: Promise<unknown> | null = null;
@@ -157,11 +158,17 @@ class LocalBody implements RequestBody {
   }
 
   read(): Promise<Uint8Array | null> {
+    // Whoever has read all of it is at its end, though the exchange be over.
+    if (this.#failure !== null && (this.#hasEnded || this.#total === this.length))
+      return Promise.resolve(null);
     return this.#unlessFailed(
       () => this.#body.read(),
       (chunk) => {
-        if (chunk === null) this.#checkLength();
-        else this.#count(chunk.length);
+        if (chunk !== null) this.#count(chunk.length);
+        else {
+          this.#checkLength();
+          this.#hasEnded = true;
+        }
         return chunk;
       },
     );

@@ -1,18 +1,21 @@
 /** An exchange as a handler has it, in either mode, compressed and not, without a client. */
 import { describe, expect, test } from "bun:test";
 import { randomBytes } from "node:crypto";
+import { Readable } from "node:stream";
 import { LocalExchange, type LocalOwner } from "../../src/base/local-exchange.ts";
-import { BodyLostError, type Exchange, type ExchangeId } from "../../src/exchange.ts";
+import { BodyLostError, type Exchange, type ExchangeId, type RequestBody } from "../../src/exchange.ts";
 import { Background } from "../../src/handler/background.ts";
 import { bodyStreamOf, onOver, signalOf } from "../../src/handler/request.ts";
 import { HttpResponse } from "../../src/handler/response.ts";
 import { type RequestHandler, requestHandler, run } from "../../src/handler/run.ts";
 import { ContentCoding } from "../../src/http/content-coding.ts";
+import { ReadableBody } from "../../src/listeners/readable-body.ts";
 import { resolveOptions } from "../../src/options.ts";
 import type { Channel } from "../../src/wire/channel.ts";
 import { FrameWriter } from "../../src/wire/frames.ts";
 import { ChannelExchange } from "../../src/worker/channel-exchange.ts";
 import { compressing } from "../../src/worker/compressing-exchange.ts";
+import type { HandlerExchange } from "../../src/worker/handler-exchange.ts";
 import { failureOf, inTime, until } from "../support/poll.ts";
 import { requestHead } from "../support/request-head.ts";
 
@@ -27,13 +30,13 @@ const KINDS = {
     const channel = { writer: new FrameWriter() } as Channel;
     return new Made(1 as ExchangeId, HEAD, true, channel, () => {});
   },
-  "in the mode base": (isCompressed: boolean) => {
+  "in the mode base": (isCompressed: boolean, ownBody?: RequestBody) => {
     const Made = isCompressed ? compressing(LocalExchange, coding) : LocalExchange;
     const sink = { head: () => {}, data: () => false, end: () => {}, respond: () => {}, onDrain: null };
     const lost = Promise.withResolvers<null>();
     const body = { read: () => lost.promise, cancel: () => lost.resolve(null) };
-    const exchange = { id: 1, body, sink } as unknown as Exchange;
-    const owner = { completed: () => {} } as unknown as LocalOwner;
+    const exchange = { id: 1, body: ownBody ?? body, sink } as unknown as Exchange;
+    const owner = { maxBodyBytes: 100, completed: () => {} } as unknown as LocalOwner;
     return new Made(exchange, HEAD, owner);
   },
 };
@@ -186,18 +189,35 @@ test("a stream of the body that is cancelled has the rest of it given up", async
   expect(isCancelled).toBe(true);
 });
 
-test("a body that was read to its end stays at its end when the response has ended, and one that was not is lost", async () => {
-  const open = () => KINDS["in the mode process"](false);
-  const [whole, partly] = [open(), open()];
-  for (const { body } of [whole, partly]) {
-    body?.receive(Buffer.from("abc"), false);
-    body?.receive(Buffer.from("def"), true);
-    await body?.read();
+describe("a body that was read to its end stays there when the response has ended, and one that was not is lost", () => {
+  const opens = {
+    "in the mode process": () => {
+      const exchange = KINDS["in the mode process"](false);
+      exchange.body?.receive(Buffer.from("abc"), false);
+      exchange.body?.receive(Buffer.from("def"), true);
+      return exchange;
+    },
+    "in the mode base": (length?: number) => {
+      const stream = Readable.from([Buffer.from("abc"), Buffer.from("def")]);
+      const body = new ReadableBody(stream, length, stream, () => []);
+      return KINDS["in the mode base"](false, body);
+    },
+  };
+
+  for (const [mode, open] of Object.entries(opens)) {
+    test(mode, async () => {
+      const [whole, known, partly] = [open(), open(6), open(6)];
+      const read = (exchange: HandlerExchange) => exchange.body?.read() ?? Promise.resolve();
+      for (const [exchange, reads] of [
+        [whole, 3],
+        [known, 2],
+        [partly, 1],
+      ] as const) {
+        for (let i = 0; i < reads; i++) await read(exchange);
+        new HttpResponse(exchange).end("the answer");
+      }
+      expect([await read(whole), await read(known)]).toEqual([null, null]);
+      expect(await failureOf("the read", 1000, read(partly))).toBeInstanceOf(BodyLostError);
+    });
   }
-  await whole.body?.read();
-  for (const exchange of [whole, partly]) new HttpResponse(exchange).end("the answer");
-  expect(await whole.body?.read()).toBeNull();
-  expect(await failureOf("the read", 1000, partly.body?.read() ?? Promise.resolve())).toBeInstanceOf(
-    BodyLostError,
-  );
 });
