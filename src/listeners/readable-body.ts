@@ -31,10 +31,8 @@ export class ReadableBody implements RequestBody {
     this.#readTrailers = trailers;
     stream.on("data", (chunk: Buffer) => this.#take(chunk));
     stream.on("end", () => {
-      if (this.#state === "open") {
-        this.#state = "ended";
-        this.trailers = this.#readTrailers();
-      }
+      this.#state = "ended";
+      this.trailers = this.#readTrailers();
       this.#notify();
     });
     stream.on("error", (error) => this.#fail(error));
