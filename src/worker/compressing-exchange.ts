@@ -137,9 +137,7 @@ export function compressing<Base extends ExchangeClass>(base: Base, compression:
       let left = TURN_BYTES;
       while (waiting.length > 0) {
         if (left === 0) {
-          setImmediate(() => {
-            if (this.#streaming === streaming) this.#goOn();
-          });
+          setImmediate(() => this.#goOn());
           return false;
         }
         const chunk = waiting[0] as Uint8Array;
