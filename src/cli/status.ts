@@ -38,13 +38,9 @@ async function status(flags: StatusFlags): Promise<void> {
     process.exit(1);
   });
   using client = await connectTo(flags);
-  if (!flags.watch) print(await statusOf(client), flags);
+  if (!flags.watch) print(await client.status(ANSWER_TIMEOUT), flags);
   else if (flags.json || !process.stdout.isTTY) await repeat(client, (told) => print(told, flags));
   else await watch(client);
-}
-
-async function statusOf(client: ControlClient): Promise<ServerStatus> {
-  return (await client.ask("status", ANSWER_TIMEOUT)) as ServerStatus;
 }
 
 function print(told: ServerStatus, { json }: StatusFlags): void {
@@ -55,7 +51,7 @@ function print(told: ServerStatus, { json }: StatusFlags): void {
 /** @throws ControlError (as a rejection) when the server has gone */
 async function repeat(client: ControlClient, show: (told: ServerStatus) => void): Promise<never> {
   for (;;) {
-    show(await statusOf(client));
+    show(await client.status(ANSWER_TIMEOUT));
     await sleep(WATCH_INTERVAL);
   }
 }

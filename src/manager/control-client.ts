@@ -1,7 +1,7 @@
 /** The other end of the control socket: asks a running server. */
 import { connect, type Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
-import type { ControlAnswer, ControlCommand } from "./control.ts";
+import type { ControlAnswer, ControlCommand, ServerStatus } from "./control.ts";
 
 /** Why a server was not asked, or did not do it: the message says which, in one line. */
 export class ControlError extends Error {
@@ -92,6 +92,21 @@ export class ControlClient implements Disposable {
   }
 
   /**
+   * @param timeout as of `ask`
+   * @throws ControlError (as a rejection)
+   */
+  async status(timeout: number): Promise<ServerStatus> {
+    const status = (await this.ask("status", timeout)) as Partial<ServerStatus> | null;
+    // Enough to tell it from anything else that speaks JSON: later versions have more.
+    const isStatus =
+      typeof status?.manager?.pid === "number" &&
+      [status.protocols, status.reactors, status.workers, status.taskWorkers].every(Array.isArray) &&
+      status.totals instanceof Object;
+    if (!isStatus) throw noServer(this.#path);
+    return status as ServerStatus;
+  }
+
+  /**
    * Waits for what may take as long as it takes, and no longer than the server answers at all.
    * @param timeout milliseconds for an answer
    * @throws ControlError (as a rejection) where it says nothing any more, as one that was stopped (SIGSTOP)
@@ -137,9 +152,13 @@ function resultOf(line: string, path: string): unknown {
   try {
     answer = JSON.parse(line);
   } catch (error) {
-    throw new ControlError(`what answers on ${path} is no Tercet server`, { cause: error });
+    throw noServer(path, error);
   }
   if (answer?.ok === true) return answer.value;
-  const reason = String(answer?.error ?? "no reason was given");
-  throw new ControlError(reason.replaceAll(/\s*\n\s*/g, " "));
+  if (typeof answer?.error !== "string") throw noServer(path);
+  throw new ControlError(answer.error.replaceAll(/\s*\n\s*/g, " "));
+}
+
+function noServer(path: string, cause?: unknown): ControlError {
+  return new ControlError(`what answers on ${path} is no Tercet server`, { cause });
 }
