@@ -4,19 +4,15 @@ import { certificateFindings } from "../doctor/certificate.ts";
 import type { Finding } from "../doctor/finding.ts";
 import { machineFindings, THIS_MACHINE } from "../doctor/machine.ts";
 import { portFindings, runDirectoryFinding, userFinding } from "../doctor/place.ts";
-import type { ServerStatus } from "../manager/control.ts";
 import { ControlError } from "../manager/control-client.ts";
-import { runDirectoryFault, usualRunDirectories } from "../manager/run-directory.ts";
-import { checkAddress, OptionError, resolveOptions, type ServerOptions } from "../options.ts";
-import { DEFAULT_COLUMNS, hostFlag, numberOf, portFlag } from "./flags.ts";
+import { defaultRunDirectory } from "../manager/run-directory.ts";
+import { checkAddress, resolveOptions, type ServerOptions } from "../options.ts";
+import { type CertificateFlags, DEFAULT_COLUMNS, hostFlag, numberOf, portFlag, tlsOf } from "./flags.ts";
 import { ANSWER_TIMEOUT, connectTo } from "./running-server.ts";
 
-interface DoctorFlags {
+interface DoctorFlags extends CertificateFlags {
   readonly host: string;
   readonly port: string;
-  readonly cert?: string;
-  readonly key?: string;
-  readonly tls: boolean;
   readonly http3?: string;
 }
 
@@ -35,23 +31,20 @@ export function doctorCommand(): Command {
 }
 
 async function doctor(flags: DoctorFlags): Promise<void> {
-  const { host, cert, key, tls } = flags;
+  const { host } = flags;
   const port = numberOf(flags.port);
   checkAddress(host, port);
-  if ((cert === undefined) !== (key === undefined)) throw new OptionError("--cert and --key go together");
+  const tls = tlsOf(flags);
   const { http3 } = resolveOptions({ http3: flags.http3 } as ServerOptions);
-  const withHttp3 = tls && http3 !== "off";
+  const withHttp3 = tls !== false && http3 !== "off";
   const serverPid = await serverPidOn(flags.port);
-  const [directory = ""] = usualRunDirectories(port);
   const uid = process.geteuid?.() ?? 0;
   const findings = [
     ...machineFindings(THIS_MACHINE, withHttp3),
     userFinding(uid, port),
-    runDirectoryFinding(directory, runDirectoryFault(directory), serverPid),
+    runDirectoryFinding(defaultRunDirectory(port), serverPid),
     ...(await portFindings(host, port, withHttp3, serverPid)),
-    ...(tls
-      ? certificateFindings(cert === undefined || key === undefined ? null : { cert, key }, host, Date.now())
-      : []),
+    ...(tls === false ? [] : certificateFindings(tls ?? null, host, Date.now())),
   ];
   const width = Math.max(...findings.map(({ subject }) => subject.length));
   for (const finding of findings) console.log(linesOf(finding, width));
@@ -88,7 +81,7 @@ function counted(count: number, what: string): string {
 async function serverPidOn(port: string): Promise<number | null> {
   try {
     using client = await connectTo({ port });
-    const { manager } = (await client.ask("status", ANSWER_TIMEOUT)) as ServerStatus;
+    const { manager } = await client.status(ANSWER_TIMEOUT);
     return manager.pid;
   } catch (error) {
     if (error instanceof ControlError) return null;

@@ -18,7 +18,7 @@ import { Server } from "../server.ts";
 import type { TaskHandler } from "../tasks/task.ts";
 import { taskWorkerId, workerId } from "../worker/role.ts";
 import { defaultLogFile, startDaemon, takeDaemon } from "./daemon.ts";
-import { hostFlag, numberOf, portFlag } from "./flags.ts";
+import { type CertificateFlags, hostFlag, numberOf, portFlag, tlsOf } from "./flags.ts";
 
 type NumberOption = {
   [Name in keyof ResolvedOptions]: ResolvedOptions[Name] extends number ? Name : never;
@@ -44,30 +44,27 @@ const NUMBERS: readonly (readonly [name: NumberOption, unit: string, description
   ["shutdownTimeout", "ms", "for requests in flight at shutdown"],
 ];
 
-type Flags = { [Name in NumberOption]?: string } & {
-  host: string;
-  port: string;
-  mode?: string;
-  workers?: string;
-  dispatch?: string;
-  reloadStrategy?: string;
-  http3?: string;
-  cert?: string;
-  key?: string;
-  tls: boolean;
-  compression: boolean;
-  static?: string;
-  taskWorkers?: string;
-  durableTasks?: string;
-  trustProxy?: string;
-  runDir?: string;
-  pidFile?: string;
-  user?: string;
-  group?: string;
-  watch?: true;
-  daemon?: true;
-  logFile?: string;
-};
+type Flags = { [Name in NumberOption]?: string } & CertificateFlags & {
+    host: string;
+    port: string;
+    mode?: string;
+    workers?: string;
+    dispatch?: string;
+    reloadStrategy?: string;
+    http3?: string;
+    compression: boolean;
+    static?: string;
+    taskWorkers?: string;
+    durableTasks?: string;
+    trustProxy?: string;
+    runDir?: string;
+    pidFile?: string;
+    user?: string;
+    group?: string;
+    watch?: true;
+    daemon?: true;
+    logFile?: string;
+  };
 
 export function serveCommand(): Command {
   const defaults = resolveOptions({});
@@ -243,19 +240,7 @@ function optionsOf(flags: Flags): ServerOptions {
   if (flags.static !== undefined) options.static = { root: flags.static };
   options.tasks = tasksOf(flags);
   options.compression = flags.compression;
-  const { cert, key, tls } = flags;
-  if (!tls) {
-    if (cert !== undefined || key !== undefined)
-      throw new OptionError(
-        `option "${cert === undefined ? "key" : "cert"}" does not go with --no-tls: plain HTTP/1.1 has no certificate`,
-      );
-    options.tls = false;
-  } else if (cert !== undefined && key !== undefined) options.tls = { cert, key };
-  else if (cert !== undefined || key !== undefined) {
-    throw new OptionError(
-      `option "${cert === undefined ? "cert" : "key"}" is missing: --cert and --key go together`,
-    );
-  }
+  options.tls = tlsOf(flags);
   return options;
 }
 

@@ -1,6 +1,10 @@
 /** Whether a server could take its place here: the port, the run directory, and who it would be. */
+import { accessSync, constants, existsSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname } from "node:path";
 import { addressOf } from "../listeners/address.ts";
 import { bindTcp, bindUdp } from "../listeners/ports.ts";
+import { runDirectoryFault } from "../manager/run-directory.ts";
 import { type Finding, ok, problem, warning } from "./finding.ts";
 
 const LAST_PRIVILEGED_PORT = 1023;
@@ -65,10 +69,24 @@ export function userFinding(uid: number, port: number): Finding {
   );
 }
 
-/** @param fault why it cannot be used; null where it can */
-export function runDirectoryFinding(path: string, fault: string | null, serverPid: number | null): Finding {
-  if (serverPid !== null)
-    return ok("run directory", `${path} is that of the running server, process ${serverPid}`);
-  if (fault === null) return ok("run directory", `${path} can be used`);
-  return problem("run directory", `${path} ${fault}`, "tercet serve --run-dir with another");
+/** @param path null for one with a random name in the temporary folder */
+export function runDirectoryFinding(path: string | null, serverPid: number | null): Finding {
+  const subject = "run directory";
+  if (path !== null && serverPid !== null)
+    return ok(subject, `${path} is that of the running server, process ${serverPid}`);
+  const fault = path === null ? null : runDirectoryFault(path);
+  if (fault !== null) return problem(subject, `${path} ${fault}`, "tercet serve --run-dir with another");
+  if (path !== null && existsSync(path)) return ok(subject, `${path} can be used`);
+  const folder = path === null ? tmpdir() : dirname(path);
+  try {
+    accessSync(folder, constants.W_OK | constants.X_OK);
+  } catch (error) {
+    const reason = `cannot be made in ${folder} (${(error as NodeJS.ErrnoException).code})`;
+    return problem(
+      subject,
+      `it ${reason}`,
+      "tercet serve --run-dir with a folder elsewhere, or another TMPDIR",
+    );
+  }
+  return ok(subject, `${path ?? `one with a random name in ${folder}`} can be made`);
 }

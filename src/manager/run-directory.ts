@@ -85,8 +85,8 @@ function namesIn(folder: string): string[] {
   }
 }
 
-/** Null for port 0. */
-function defaultRunDirectory(port: number): string | null {
+/** Of a server that was not told another; null where it has a random name, as for port 0. */
+export function defaultRunDirectory(port: number): string | null {
   // A unit of systemd may have several, separated by colons.
   const [ofUnit = ""] = (process.env.RUNTIME_DIRECTORY ?? "").split(":");
   if (ofUnit !== "") return resolve(ofUnit);

@@ -525,13 +525,16 @@ describe("a server on a port", () => {
     expect(stdout).toMatch(
       new RegExp(`^problem +TCP port +${listener.port} on 127\\.0\\.0\\.1 is in use\\n +→ .*ss -lnpt`, "m"),
     );
-    expect(stdout).toMatch(/^problem +certificate +the certificate .*none\.pem/m);
+    expect(stdout).toMatch(/^problem +certificate +the certificate\s+\S*none\.pem/m);
     expect(stdout).toMatch(/\n2 problems, \d+ warnings?\n$/);
     expect(await tercet(scratch, ["doctor", ...flags, "--http3", "of"])).toEqual({
       code: 1,
       stdout: "",
       stderr: 'tercet: option "http3.engine" is "of"; it must be "native", "quic" or "off"\n',
     });
+    const plain = await tercet(scratch, ["doctor", ...flags, ...files, "--no-tls"]);
+    expect([plain.code, plain.stdout]).toEqual([1, ""]);
+    expect(lineOf(plain.stderr)).toStartWith('option "cert" does not go with --no-tls');
   });
 });
 

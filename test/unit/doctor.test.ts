@@ -1,13 +1,13 @@
 /** What the doctor finds: on machines that are described by their files in /proc, and of certificates made for it. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { generate } from "selfsigned";
 import { certificateFindings } from "../../src/doctor/certificate.ts";
 import type { Finding } from "../../src/doctor/finding.ts";
 import { type Machine, machineFindings, THIS_MACHINE } from "../../src/doctor/machine.ts";
-import { portFindings, userFinding } from "../../src/doctor/place.ts";
+import { portFindings, runDirectoryFinding, userFinding } from "../../src/doctor/place.ts";
 
 /** A machine on which all is well. */
 const HEALTHY: Readonly<Record<string, string>> = {
@@ -184,6 +184,32 @@ describe("a machine", () => {
     expect(userFinding(0, 0).text).toBe("root: handlers would be root, too");
     expect(userFinding(1000, 8443).level).toBe("ok");
   });
+});
+
+describe("a run directory", () => {
+  const folder = mkdtempSync(join(tmpdir(), "tercet-doctor-"));
+  const missing = join(folder, "missing");
+  const shared = join(folder, "shared");
+  beforeAll(() => mkdirSync(shared, { mode: 0o755 }));
+  afterAll(() => rmSync(folder, { recursive: true }));
+
+  const cases: readonly [what: string, path: string | null, level: Finding["level"], text: string][] = [
+    ["that is there", folder, "ok", `${folder} can be used`],
+    ["that is not there", missing, "ok", `${missing} can be made`],
+    ["of port 0", null, "ok", `one with a random name in ${tmpdir()} can be made`],
+    ["that others may enter", shared, "problem", `${shared} has the mode 0755`],
+    [
+      "whose folder is not there",
+      join(missing, "run"),
+      "problem",
+      `it cannot be made in ${missing} (ENOENT)`,
+    ],
+  ];
+  for (const [what, path, level, text] of cases) {
+    test(what, () => {
+      expect(runDirectoryFinding(path, null)).toMatchObject({ level, text: expect.stringContaining(text) });
+    });
+  }
 });
 
 describe("a certificate", () => {
