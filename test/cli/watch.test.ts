@@ -107,6 +107,7 @@ describe("a server that watches", () => {
       "app.log",
       "app.db-wal",
       "app.ts~",
+      "#app.ts#",
     ]) {
       write(name, "");
     }
@@ -115,6 +116,22 @@ describe("a server that watches", () => {
     await untilAnswer("eight");
     expect(reloads()).toBe(before + 1);
     expect(server.stdout.trimEnd()).toEndWith("tercet: app.ts changed");
+  });
+
+  test("goes on watching when its folder is removed and made anew, or another takes its place", async () => {
+    rmSync(folder, { recursive: true });
+    mkdirSync(folder);
+    write("app.ts", app('"nine"'));
+    await untilAnswer("nine");
+    write("app.ts", app('"ten"'));
+    await untilAnswer("ten");
+    mkdirSync(`${folder}-new`);
+    writeFileSync(`${folder}-new/app.ts`, app('"eleven"'));
+    renameSync(folder, `${folder}-old`);
+    renameSync(`${folder}-new`, folder);
+    await untilAnswer("eleven");
+    write("app.ts", app('"twelve"'));
+    await untilAnswer("twelve");
   });
 });
 
