@@ -33,7 +33,7 @@ if (process.versions.bun !== undefined) {
 
 /** For a Node.js that cannot become another program (before 22.15): stands for it, in signals and exit code. */
 function startBeside(bun, args, fail) {
-  const env = { ...process.env };
+  const env = { ...process.env, TERCET_LAUNCHER: String(process.pid) };
   // Systemd's watchdog means the server, which runs in a process of its own.
   delete env.WATCHDOG_PID;
   const child = spawn(bun, args, { stdio: "inherit", env });

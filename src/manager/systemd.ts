@@ -9,7 +9,12 @@ const SEND_TIMEOUT = 200;
 /** Of WATCHDOG_USEC systemd wants a sign of life within; a late one costs the service its life. */
 const BEATS_PER_WATCHDOG = 2;
 
+/** Set by `bin/tercet.js` where it stays beside this process: its process id. */
+const LAUNCHER_VARIABLE = "TERCET_LAUNCHER";
+
 export class Systemd {
+  /** The process that counts for systemd. */
+  readonly #mainPid: number;
   readonly #socket: string;
   readonly #libc: Libc;
   readonly #log: (line: string) => void;
@@ -22,7 +27,9 @@ export class Systemd {
    */
   static open(isWell: (watchdog: number) => boolean, log: (line: string) => void): Systemd | null {
     const { NOTIFY_SOCKET: socket, WATCHDOG_USEC: watchdog, WATCHDOG_PID: watched } = process.env;
-    for (const name of ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"]) delete process.env[name];
+    const { [LAUNCHER_VARIABLE]: launcher } = process.env;
+    for (const name of ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", LAUNCHER_VARIABLE])
+      delete process.env[name];
     if (socket === undefined) return null;
     const libc = Libc.open();
     if (libc === null) {
@@ -30,16 +37,21 @@ export class Systemd {
       return null;
     }
     const isWatched = watchdog !== undefined && (watched === undefined || watched === String(process.pid));
-    return new Systemd(socket, isWatched ? Number(watchdog) / 1000 : 0, isWell, libc, log);
+    // The launcher hands on signals, and ends as this process does: of one that it has not started itself systemd does not
+    // learn how it ended, and would not start the service again.
+    const mainPid = launcher === String(process.ppid) ? process.ppid : process.pid;
+    return new Systemd(mainPid, socket, isWatched ? Number(watchdog) / 1000 : 0, isWell, libc, log);
   }
 
   private constructor(
+    mainPid: number,
     socket: string,
     watchdog: number,
     isWell: (watchdog: number) => boolean,
     libc: Libc,
     log: (line: string) => void,
   ) {
+    this.#mainPid = mainPid;
     this.#socket = socket;
     this.#libc = libc;
     this.#log = log;
@@ -51,8 +63,8 @@ export class Systemd {
 
   /** @param status a line for `systemctl status` */
   ready(status: string): void {
-    // A launcher may have started this process: from now on it is the one that counts.
-    this.#tell("READY=1", `MAINPID=${process.pid}`, `STATUS=${status}`);
+    // What systemd started may be a script, or npm, that knows nothing of signals.
+    this.#tell("READY=1", `MAINPID=${this.#mainPid}`, `STATUS=${status}`);
   }
 
   reloading(): void {

@@ -20,8 +20,8 @@ setDefaultTimeout(60_000);
 /** Loads when a file is there; tells what it sees of systemd's variables. */
 const GATED = `import { existsSync } from "node:fs";
 while (!existsSync(process.env.GATE)) await Bun.sleep(10);
-const { NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID } = process.env;
-export default { fetch: () => Response.json({ NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID }) };
+const { NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID, TERCET_LAUNCHER } = process.env;
+export default { fetch: () => Response.json({ NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID, TERCET_LAUNCHER }) };
 `;
 
 function monotonicTime(): bigint {
@@ -61,7 +61,8 @@ describe("a service", () => {
       READY: "1",
       STATUS: expect.stringMatching(/^Serving HTTP\/1\.1, HTTP\/2, HTTP\/3 on port \d+ with 1 worker$/),
     });
-    expect(commandLine(Number(MAINPID))).toContain("serve");
+    // The launcher, or what it has become: systemd learns how a process ended of its own children alone.
+    expect(Number(MAINPID)).toBe(program.pid);
     await until("the ready line", 5_000, () => program.stdout.includes("ready"));
     const [, port] = /:(\d+) \(/.exec(program.stdout) ?? [];
     await using client = await HTTP2.open({ port: Number(port), scheme: "https" });
@@ -161,10 +162,17 @@ describe("a service", () => {
     }
   });
 
-  test("gives none where another process is watched", async () => {
+  test("gives none where another process is watched; is its own main process behind what is no launcher", async () => {
     using socket = new NotifySocket(`@tercet-test-${crypto.randomUUID()}`);
-    const env = { NOTIFY_SOCKET: socket.address, WATCHDOG_USEC: "100000", WATCHDOG_PID: "1" };
+    const env = {
+      NOTIFY_SOCKET: socket.address,
+      WATCHDOG_USEC: "100000",
+      WATCHDOG_PID: "1",
+      // Of one that has left it behind.
+      TERCET_LAUNCHER: "1",
+    };
     await using server = await startFixture("server.ts", { env });
+    expect(socket.receive()[0]?.MAINPID).toBe(String(server.pid));
     await server.stop();
     expect(socket.receive().map((message) => Object.keys(message)[0])).toEqual(["READY", "STOPPING"]);
   });
