@@ -1,4 +1,5 @@
 /** What makes a cookie one that browsers keep: the rules of RFC 6265bis beside the grammar, which the library checks. */
+import { inspect } from "node:util";
 import { type SetCookie, stringifySetCookie } from "cookie";
 
 /** Attributes of a cookie (RFC 6265bis §4.1.2). */
@@ -6,7 +7,7 @@ export interface CookieOptions {
   /** Seconds until it ends, a whole number; 0 or less ends it at once. Without it and `expires`: with the session. */
   maxAge?: number;
   expires?: Date;
-  /** @default "/" */
+  /** Begins with a slash. @default "/" */
   path?: string;
   /** Hosts below this domain get it too. @default the host itself alone */
   domain?: string;
@@ -55,6 +56,9 @@ export function setCookieOf(name: string, value: string, options: CookieOptions)
   }
   if (sameSite === "none" && !secure) throw wrong(name, 'needs secure: true for sameSite "none"');
   if (partitioned && !secure) throw wrong(name, "needs secure: true to be partitioned");
+  // User agents would take the request's folder for it (§5.6.4).
+  if (!String(path).startsWith("/"))
+    throw wrong(name, `has the path ${inspect(path)}, which does not begin with "/"`);
   let line: string;
   try {
     line = stringifySetCookie({ ...options, name, value, path } satisfies SetCookie);

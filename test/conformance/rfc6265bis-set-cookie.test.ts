@@ -55,6 +55,7 @@ test("§4.1.3, §5.7: what a browser would drop is an error at the call, and not
     'TypeError: cookie: "a" needs secure: true to be partitioned (RFC 6265bis)',
     expect.stringMatching(/^TypeError: cookie: "a b" is no cookie: /),
     expect.stringMatching(/^TypeError: cookie: "a" is no cookie: .*path/),
+    `TypeError: cookie: "a" has the path 'admin', which does not begin with "/" (RFC 6265bis)`,
     expect.stringMatching(/^TypeError: cookie: "a" is no cookie: .*domain/),
     expect.stringMatching(/^TypeError: cookie: "a" is no cookie: .*maxAge/),
     expect.stringMatching(/^TypeError: cookie: "a" is no cookie: .*expires/),
