@@ -240,7 +240,7 @@ export interface ServerOptions extends SwooleHttp3Options {
    */
   tls?: { cert: string; key: string } | false;
   /**
-   * Bytes of a request's head: its target, and each field's name, value and 32 (RFC 9114 §4.2.2). Over it the answer
+   * Bytes of a request's head: its target, its host, and each field's name, value and 32 (RFC 9114 §4.2.2). Over it the answer
    * is 431. 1 KiB to 1 MiB. Plain HTTP/1.1 takes 198 fields at most, whatever they measure: the runtime's own bound.
    * @default 65536
    */

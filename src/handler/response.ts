@@ -134,7 +134,10 @@ export class HttpResponse {
     return this.appendHeader("set-cookie", setCookieOf(name, value, options));
   }
 
-  /** Ends a cookie at the client. `path`, `domain` and `partitioned` must be those it was set with. */
+  /**
+   * Ends a cookie at the client. `path`, `domain` and `partitioned` must be those it was set with, and `secure` where its name
+   * or `partitioned` asks for it.
+   */
   clearCookie(name: string, options: CookieOptions = {}): this {
     return this.cookie(name, "", { ...options, maxAge: 0, expires: new Date(0) });
   }

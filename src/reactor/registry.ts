@@ -21,7 +21,7 @@ export interface ProtocolCounts {
   aborted: number;
   /** Ended by a worker's death, a timeout or a broken response. */
   failed: number;
-  /** Answered with 400, 413, 431, 501 or 503 and never dispatched. */
+  /** Answered with 400, 413, 417, 425, 431, 501 or 503 and never dispatched. */
   rejected: number;
 }
 
