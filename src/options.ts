@@ -669,7 +669,7 @@ export function resolveOptions(options: ServerOptions): ResolvedOptions {
     return { ...rest, workers, http3: http3.engine, quic: http3.quic };
   }
   const issue = result.issues[0];
-  const name = v.getDotPath(issue) ?? "";
+  const name = nameGiven(v.getDotPath(issue) ?? "", options);
   if (issue.type === "strict_object" && NESTED.has(issue.message) && issue.expected !== "Object") {
     // The name is of what is missing in it, or too much.
     throw wrongOption(name.slice(0, name.lastIndexOf(".")), issue.path?.at(-1)?.input, issue.message);
@@ -679,6 +679,12 @@ export function resolveOptions(options: ServerOptions): ResolvedOptions {
     throw new OptionError(`there is no option "${name}"; there are ${names}`);
   }
   throw wrongOption(name, issue.input, issue.message);
+}
+
+/** What was checked as a list of one, or as an object of one name, by the name that it was given under. */
+function nameGiven(name: string, { static: roots, http3 }: ServerOptions): string {
+  if (name === "http3.engine" && typeof http3 === "string") return "http3";
+  return Array.isArray(roots) ? name : name.replace(/^static\.0/, "static");
 }
 
 /** Moves what has one of Swoole's names to where ours is. */

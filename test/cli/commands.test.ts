@@ -530,7 +530,7 @@ describe("a server on a port", () => {
     expect(await tercet(scratch, ["doctor", ...flags, "--http3", "of"])).toEqual({
       code: 1,
       stdout: "",
-      stderr: 'tercet: option "http3.engine" is "of"; it must be "native", "quic" or "off"\n',
+      stderr: 'tercet: option "http3" is "of"; it must be "native", "quic" or "off"\n',
     });
     const plain = await tercet(scratch, ["doctor", ...flags, ...files, "--no-tls"]);
     expect([plain.code, plain.stdout]).toEqual([1, ""]);

@@ -196,7 +196,7 @@ describe("options", () => {
       'option "workers" is { min: 2, max: 8 }; it must be one number in the mode "base"',
     ],
     [{ mode: "threads" }, 'option "mode" is "threads"; it must be "process" or "base"'],
-    [{ http3: "quick" }, 'option "http3.engine" is "quick"; it must be "native", "quic" or "off"'],
+    [{ http3: "quick" }, 'option "http3" is "quick"; it must be "native", "quic" or "off"'],
     [{ http3: 3 }, 'option "http3" is 3; it must be "native", "quic", "off", true, false, or { engine }'],
     [
       { http3: { engine: "native", idleTimeout: 1 } },
@@ -302,30 +302,32 @@ describe("options", () => {
       'option "keepAliveTimeout" is 500; it must be a whole number of milliseconds from 1000',
     ],
     [{ maxExchanges: null }, 'option "maxExchanges" is null; it must be'],
-    [{ static: "public" }, 'option "static.0" is "public"; it must be { root }, and perhaps prefix, index'],
-    [{ static: { rot: "a" } }, 'option "static.0" is { rot }; it must be { root }, and perhaps'],
+    [{ static: "public" }, 'option "static" is "public"; it must be { root }, and perhaps prefix, index'],
+    [{ static: [{ root: "" }] }, 'option "static.0.root" is ""; it must be a path to a folder'],
+    [
+      { http3: { engine: "quick" } },
+      'option "http3.engine" is "quick"; it must be "native", "quic" or "off"',
+    ],
+    [{ static: { rot: "a" } }, 'option "static" is { rot }; it must be { root }, and perhaps'],
     [
       { static: { root: "a", size: 1 } },
-      'option "static.0" is { root, size: 1 }; it must be { root }, and perhaps',
+      'option "static" is { root, size: 1 }; it must be { root }, and perhaps',
     ],
-    [{ static: { root: "" } }, 'option "static.0.root" is ""; it must be a path to a folder'],
+    [{ static: { root: "" } }, 'option "static.root" is ""; it must be a path to a folder'],
     [
       { static: [{ root: "a" }, { root: "b", prefix: "b" }] },
       'option "static.1.prefix" is "b"; it must be a path such as "/" or "/assets"',
     ],
-    [
-      { static: { root: "a", prefix: "/a/../b" } },
-      'option "static.0.prefix" is "/a/../b"; it must be a path',
-    ],
+    [{ static: { root: "a", prefix: "/a/../b" } }, 'option "static.prefix" is "/a/../b"; it must be a path'],
     [
       { static: { root: "a", index: "a/b" } },
-      'option "static.0.index" is "a/b"; it must be the name of a file',
+      'option "static.index" is "a/b"; it must be the name of a file',
     ],
     [
       { static: { root: "a", maxAge: -1 } },
-      'option "static.0.maxAge" is -1; it must be a whole number of seconds',
+      'option "static.maxAge" is -1; it must be a whole number of seconds',
     ],
-    [{ static: { root: "a", dotfiles: "no" } }, 'option "static.0.dotfiles" is "no"; it must be "ignore"'],
+    [{ static: { root: "a", dotfiles: "no" } }, 'option "static.dotfiles" is "no"; it must be "ignore"'],
     [
       { trustProxy: ["10.0.0.0/8", "10.0.0.0/33"] },
       'option "trustProxy.1" is "10.0.0.0/33"; it must be an address',
