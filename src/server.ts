@@ -186,12 +186,21 @@ export class Server {
     return taskWorkerId !== null;
   }
 
-  /** @throws TypeError for an event that does not exist, or a second `request` or `task` listener */
+  /**
+   * @throws TypeError for an event that does not exist, or a second `request` or `task` listener; Error in the manager after
+   * the start for any but `shutdown`
+   */
   on<Name extends EventName>(event: Name, listener: ServerEvents[Name]): this {
     if (!EVENT_NAMES.includes(event)) {
       throw new TypeError(`there is no event "${event}"; there are ${EVENT_NAMES.join(", ")}`);
     }
     if (typeof listener !== "function") throw new TypeError(`the listener of "${event}" is not a function`);
+    // No worker runs what follows `start`, and so none would have the listener.
+    if (this.#protocols.length > 0 && event !== "shutdown") {
+      throw new Error(
+        `on: the server was started already; a listener of "${event}" is added before start(), as workers run the script up to there`,
+      );
+    }
     if (event === "task") return this.taskWith(() => listener as TaskHandler);
     if (event === "message") {
       this.#messages.add(listener as ServerEvents["message"]);

@@ -27,6 +27,9 @@ test("a server is started once, and shut down once, however often it is asked", 
   expect(await saidBy(program)).toEqual([
     "second: Error: start: the server was started already",
     "first: done",
+    'on message: Error: on: the server was started already; a listener of "message" is added before start(), as workers run the script up to there',
+    "on shutdown: done",
+    "event: shutdown",
     "event: shutdown",
     ...["shutdown: done", "shutdown: done", "shutdown: done"],
   ]);
