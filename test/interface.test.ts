@@ -19,6 +19,8 @@ const SERVER_FIELDS = {
 };
 
 interface SeenRequest {
+  readonly method: string;
+  readonly pathname: string;
   readonly server: Readonly<Record<string, string | number>>;
   readonly header: Readonly<Record<string, string>>;
   readonly hasBody: boolean;
@@ -49,7 +51,7 @@ describe("the code form", () => {
         expect(header(response, "content-length")).toBe(String(text.length));
       });
 
-      test("request.server and request.header", async () => {
+      test("request.method, pathname, server and header", async () => {
         await using client = await kind.open(shared.server);
         const before = Date.now() / 1_000;
         const response = await client.request({
@@ -62,6 +64,7 @@ describe("the code form", () => {
           server_protocol: kind.protocol,
           server_port: shared.server.port,
         });
+        expect([seen.method, seen.pathname]).toEqual(["GET", "/server"]);
         expect(seen.server.remote_port).toBeGreaterThan(0);
         const { request_time: whole, request_time_float: exact } = seen.server;
         expect(exact).toBeGreaterThanOrEqual(before - 1);

@@ -106,6 +106,16 @@ export class HttpRequest {
     return this.#exchange.protocol;
   }
 
+  /** As it came: methods are in upper case, and one in lower case is another (RFC 9110 §9.1). */
+  get method(): string {
+    return this.#exchange.method;
+  }
+
+  /** The path as it came, percent-encoded, without the query. */
+  get pathname(): string {
+    return this.server.path_info;
+  }
+
   /** The client's address; behind a proxy of `trustProxy`, the one that the proxy tells. */
   get remoteAddress(): string {
     return this.#exchange.remoteAddress;
