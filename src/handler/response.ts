@@ -39,6 +39,8 @@ export class HttpResponse {
   /** Bytes of body that `content-length` promised and that were not yet written; null where it did not. */
   #owed: number | null = null;
   #detached = false;
+  /** It was open when its handler returned, and was ended for it. */
+  #finished = false;
   #verbatim = false;
 
   constructor(exchange: Exchange) {
@@ -148,8 +150,7 @@ export class HttpResponse {
    * @throws ResponseStateError (as a rejection) after `end`, or beyond the `content-length` that was set
    */
   write(chunk: Chunk): Promise<void> {
-    if (this.#state === "ended")
-      return Promise.reject(new ResponseStateError("write: the response has ended"));
+    if (this.#state === "ended") return Promise.reject(this.#isOver("write"));
     const bytes = toBytes(chunk);
     try {
       if (this.#state === "open") this.#begin();
@@ -171,7 +172,7 @@ export class HttpResponse {
    * nothing is sent, or the response is cut off where its head was
    */
   end(chunk?: Chunk): void {
-    if (this.#state === "ended") throw new ResponseStateError("end: the response has ended");
+    if (this.#state === "ended") throw this.#isOver("end");
     if (this.#state === "open" && this.#trailers === null) {
       this.#respond(chunk === undefined || typeof chunk === "string" ? (chunk ?? null) : toBytes(chunk));
       return;
@@ -238,7 +239,7 @@ export class HttpResponse {
    * engine, HTTP/1.0, HTTP/1.1 with a content-length), and after `end`; TypeError for a field that no trailer section may have
    */
   trailer(name: string, value: string | number): this {
-    if (this.#state === "ended") throw new ResponseStateError("trailer: the response has ended");
+    if (this.#state === "ended") throw this.#isOver("trailer");
     const { protocol, sendsTrailers } = this.#exchange;
     if (!sendsTrailers) {
       throw new ResponseStateError(`trailer: the engine of this ${protocol} connection sends no trailers`);
@@ -351,7 +352,9 @@ export class HttpResponse {
 
   /** The handler's promise has resolved: what it left open ends here, unless it was detached. @internal */
   finish(): void {
-    if (this.#state !== "ended" && !this.#detached) this.end();
+    if (this.#state === "ended" || this.#detached) return;
+    this.end();
+    this.#finished = true;
   }
 
   get #head(): ResponseHead {
@@ -434,7 +437,13 @@ export class HttpResponse {
   }
 
   #mustBeOpen(call: string): void {
+    if (this.#finished) throw this.#isOver(call);
     if (this.#state !== "open") throw new ResponseStateError(`${call}: the head of the response was sent`);
+  }
+
+  #isOver(call: string): ResponseStateError {
+    const why = this.#finished ? ": its async handler returned, and had not called detach()" : "";
+    return new ResponseStateError(`${call}: the response has ended${why}`);
   }
 }
 

@@ -96,6 +96,22 @@ for (const [mode, open] of Object.entries(KINDS)) {
   });
 }
 
+test("what calls a response whose async handler has returned is told who ended it", async () => {
+  const left = Promise.withResolvers<HttpResponse>();
+  const handler = requestHandler(async (_, response) => {
+    await Bun.sleep(0);
+    left.resolve(response);
+  }, resolveOptions({}));
+  await handler(KINDS["in the mode process"](false));
+  const response = await left.promise;
+  const why = "the response has ended: its async handler returned, and had not called detach()";
+  expect(() => response.end("late")).toThrow(`end: ${why}`);
+  expect(() => response.header("x", "1")).toThrow(`header: ${why}`);
+  expect(await failureOf("a write", 1000, response.write("late"))).toMatchObject({
+    message: `write: ${why}`,
+  });
+});
+
 describe("an event stream", () => {
   const open = () => {
     const exchange = KINDS["in the mode process"](false);
