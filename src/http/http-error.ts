@@ -2,8 +2,8 @@
 import { inspect } from "node:util";
 
 /**
- * Thrown out of a handler it is the answer: the status, and its message as `text/plain`. What the client did wrong (4xx)
- * is no failure of the handler, and stays out of the log.
+ * Thrown out of a handler it is the answer: the status, and its message as `text/plain`, without the fields that were set
+ * before. What the client did wrong (4xx) is no failure of the handler, and stays out of the log.
  */
 export class HttpError extends Error {
   readonly code = "TERCET_HTTP";
