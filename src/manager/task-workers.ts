@@ -18,12 +18,10 @@ import type {
   ToTaskWorker,
 } from "./messages.ts";
 import { type ChildTold, type Member, Pool } from "./pool.ts";
+import { briefly, STATS_TIMEOUT } from "./server-stats.ts";
 import { floodOf } from "./sharing.ts";
 
 export type TaskWorkerChild = Child<ToTaskWorker, FromTaskWorker, TaskWorkerCounts>;
-
-/** Milliseconds within which a process that is well says how it is. */
-const STATS_TIMEOUT = 1000;
 
 const NOTHING: TaskWorkerCounts = { rss: 0, cpuTime: 0, inFlight: 0, queued: 0, tasks: 0 };
 
@@ -202,8 +200,4 @@ export class TaskWorkers {
   #addressOf({ pid }: TaskWorkerChild, id: number): TaskWorkerAddress {
     return { id, pid, socket: join(this.#config.runDirectory, `task-${pid}.sock`) };
   }
-}
-
-function briefly(call: number) {
-  return { type: "stats", call, detailed: false } as const;
 }

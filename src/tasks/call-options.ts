@@ -1,10 +1,10 @@
 /** The options of a single task: checked at each call, and filled in from those of the server. */
 import { inspect } from "node:util";
+import { MAX_DELAY } from "../option-checks.ts";
 import { OptionError, type ResolvedTasks } from "../options.ts";
 import { unknownName } from "../unknown-name.ts";
 import type { TaskOptions } from "./task.ts";
 
-const MAX_DELAY = 2 ** 31 - 1;
 const MAX_ATTEMPTS = 1000;
 
 const CHECKS: Readonly<
