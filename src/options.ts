@@ -47,7 +47,8 @@ export interface StaticOptions {
    */
   immutable?: boolean;
   /**
-   * What becomes of names that begin with a dot: `ignore` takes them for not there, `deny` answers 403.
+   * What becomes of names that begin with a dot, but for `/.well-known/` (RFC 8615): `ignore` takes them for not there,
+   * `deny` answers 403.
    * @default "ignore"
    */
   dotfiles?: "ignore" | "allow" | "deny";

@@ -404,9 +404,14 @@ describe("options of the static handler", () => {
     mkdirSync(second);
     put(`${second}/index.html`, "second");
     put(`${second}/.well-known`, "known");
+    const site = scratch.file("site");
+    mkdirSync(`${site}/.well-known`, { recursive: true });
+    for (const name of [".env", ".well-known/security.txt", ".well-known/.env"]) put(`${site}/${name}`, name);
     const roots = [
       { root: second, prefix: "/a/b/", dotfiles: "allow" },
       { root, prefix: "/a", index: false, dotfiles: "deny" },
+      { root: site, prefix: "/site" },
+      { root: site },
     ];
     await using server = await startFixture("files.ts", { options: { static: roots } });
     await using client = await HTTP2.open(server);
@@ -424,6 +429,9 @@ describe("options of the static handler", () => {
     expect(await ask("/a/.none")).toEqual([403, "403 Forbidden\n"]);
     expect(await ask("/a/folder")).toEqual([404, "the handler: GET"]);
     expect(await ask("/a/")).toEqual([404, "the handler: GET"]);
+    expect(await ask("/.well-known/security.txt")).toEqual([200, ".well-known/security.txt"]);
+    for (const hidden of ["/.env", "/.well-known/.env", "/site/.well-known/security.txt"])
+      expect(await ask(hidden)).toEqual([404, "the handler: GET"]);
     expect(await ask("/ab/Case.txt")).toEqual([404, "the handler: GET"]);
     expect(await ask("/Case.txt")).toEqual([404, "the handler: GET"]);
     const stats = await untilIdle(client);

@@ -62,7 +62,7 @@ async function answerFrom(root: ResolvedStatic, request: Request): Promise<FileR
   const path = query === -1 ? request.path : request.path.slice(0, query);
   const names = namesOf(path.slice(root.prefix.length));
   if (names === null) return null;
-  const hidden = names.some((name) => name.startsWith("."));
+  const hidden = isHidden(names, root.prefix);
   if (hidden && root.dotfiles === "ignore") return null;
   if (hidden && root.dotfiles === "deny") return failure(request, 403);
   try {
@@ -71,6 +71,12 @@ async function answerFrom(root: ResolvedStatic, request: Request): Promise<FileR
     if (!(error instanceof FileError && DENIED.has(error.code))) throw error;
     return failure(request, 403);
   }
+}
+
+/** Whether one of the names begins with a dot, but for the folder of what a site tells everybody (RFC 8615 §3). */
+function isHidden(names: readonly string[], prefix: string): boolean {
+  const isWellKnown = prefix === "" && names[0] === ".well-known";
+  return names.slice(isWellKnown ? 1 : 0).some((name) => name.startsWith("."));
 }
 
 async function answerNamed(
