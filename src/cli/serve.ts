@@ -75,17 +75,31 @@ export function serveCommand(): Command {
     .argument("<module>", "TypeScript or JavaScript file")
     .addOption(hostFlag("name or address to listen on"))
     .addOption(portFlag("for TCP and UDP; 0 lets the system pick"))
-    .addOption(withDefault("--mode <mode>", "process | base", defaults.mode))
+    .addOption(
+      withDefault(
+        "--mode <mode>",
+        "whose the sockets are: process (reactors') | base (workers')",
+        defaults.mode,
+      ),
+    )
     .addOption(
       withDefault("--workers <n>", "worker processes, or the least and the most: 2-8", defaults.workers.min),
     )
     .addOption(
-      withDefault("--dispatch <policy>", "least-busy | round-robin | connection | address", "least-busy"),
+      withDefault(
+        "--dispatch <policy>",
+        "who gets a request: least-busy | round-robin | connection | address",
+        "least-busy",
+      ),
     )
     .addOption(
-      withDefault("--reload-strategy <strategy>", "all-at-once | one-at-a-time", defaults.reloadStrategy),
+      withDefault(
+        "--reload-strategy <strategy>",
+        "how workers are replaced: all-at-once | one-at-a-time",
+        defaults.reloadStrategy,
+      ),
     )
-    .addOption(withDefault("--http3 <engine>", "native | quic | off", defaults.http3))
+    .addOption(withDefault("--http3 <engine>", "engine: native | quic | off", defaults.http3))
     .option("--cert <file>", "PEM certificate (default: a self-signed one for localhost)")
     .option("--key <file>", "PEM private key of the certificate")
     .option("--no-tls", "plain HTTP/1.1, without HTTP/2 and HTTP/3")
