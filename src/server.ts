@@ -49,7 +49,7 @@ export interface ServerEvents {
   start(server: Server): unknown;
   /** In a worker or task worker, before it takes its first request or task. What it throws keeps it from starting. */
   workerStart(server: Server, workerId: number): unknown;
-  /** In a worker or task worker, when it leaves. */
+  /** In a worker or task worker, when it leaves. What it throws goes to the log. */
   workerStop(server: Server, workerId: number): unknown;
   /** In a worker, for each request. There is one listener. */
   request: RequestHandler;
@@ -354,7 +354,11 @@ export class Server {
     try {
       await this.#manager.stop(shutdownTimeout);
       this.#operator?.alone(deadline - performance.now());
-      await this.#emit("shutdown");
+      const failures: unknown[] = [];
+      await callEach(this.#listeners.shutdown, [this], (error) => failures.push(error));
+      const [first, ...others] = failures;
+      for (const error of others) this.#log(`error in shutdown: ${describe(error)}`);
+      if (failures.length > 0) throw first;
     } finally {
       this.#operator?.close();
     }
@@ -413,7 +417,7 @@ export class Server {
       const address = await manager.start();
       this.#port = address.port;
       this.#protocols = address.protocols;
-      await this.#emit("start");
+      for (const listener of this.#listeners.start) await listener(this);
       operator.ready();
     } catch (error) {
       await manager.stop(0);
@@ -465,8 +469,9 @@ export class Server {
       listening: (port: number) => {
         this.#port = port;
       },
-      stopping: async () => {
-        for (const listener of this.#listeners.workerStop) await listener(this, id);
+      stopping: () => {
+        const failed = (error: unknown) => log(`error in workerStop: ${describe(error)}`);
+        return callEach(this.#listeners.workerStop, [this, id], failed);
       },
       message: (parts: Parts, from: MessageSender) => this.#messages.receive(parts, from, log),
     };
@@ -496,37 +501,41 @@ export class Server {
     return loadCertificates({ cert, key, sni }, Date.now(), this.#log);
   }
 
-  async #emit(event: "start" | "shutdown"): Promise<void> {
-    for (const listener of this.#listeners[event]) await listener(this);
-  }
-
   #mustNotRun(call: string): void {
     if (this.#start !== null || this.#worker !== null)
       throw new Error(`${call}: the server was started already`);
   }
 }
 
+/** Calls listeners one after another: one that fails keeps none of the others from it. */
+async function callEach<Args extends readonly unknown[]>(
+  listeners: readonly ((...args: Args) => unknown)[],
+  args: Args,
+  failed: (error: unknown) => void,
+): Promise<void> {
+  for (const listener of listeners) {
+    try {
+      await listener(...args);
+    } catch (error) {
+      failed(error);
+    }
+  }
+}
+
 /** Calls the listeners of what happens to connections. What one throws, or rejects with, goes to the log. */
 function connectionListener(server: Server, listeners: Listeners, log: (line: string) => void) {
-  const call = async (event: ConnectionEvent) => {
+  const call = (event: ConnectionEvent): Promise<void> => {
     const { connection } = event;
-    try {
-      switch (event.name) {
-        case "connect":
-          for (const listener of listeners.connect) await listener(server, connection);
-          return;
-        case "handshake":
-          for (const listener of listeners.handshake) await listener(server, connection, event.handshake);
-          return;
-        case "migrate":
-          for (const listener of listeners.migrate) await listener(server, connection, event.from);
-          return;
-        case "close":
-          for (const listener of listeners.close) await listener(server, connection, event.close);
-          return;
-      }
-    } catch (error) {
-      log(`error in ${event.name} ${connection.id}: ${describe(error)}`);
+    const failed = (error: unknown) => log(`error in ${event.name} ${connection.id}: ${describe(error)}`);
+    switch (event.name) {
+      case "connect":
+        return callEach(listeners.connect, [server, connection], failed);
+      case "handshake":
+        return callEach(listeners.handshake, [server, connection, event.handshake], failed);
+      case "migrate":
+        return callEach(listeners.migrate, [server, connection, event.from], failed);
+      case "close":
+        return callEach(listeners.close, [server, connection, event.close], failed);
     }
   };
   const events = new Set(CONNECTION_EVENTS.filter((event) => listeners[event].length > 0));

@@ -67,6 +67,14 @@ test("a start that has failed can be tried again", async () => {
   ]);
 });
 
+test("a listener that fails keeps none of the others from the end", async () => {
+  await using program = await run("listeners fail");
+  expect(await saidBy(program)).toEqual(["start: done", "event: shutdown", "shutdown: Error: shutdown one"]);
+  await program.logs("manager: error in shutdown: Error: shutdown other");
+  for (const which of ["one", "other"])
+    await program.logs(`worker 1: error in workerStop: Error: workerStop ${which}`);
+});
+
 test("a process has one server: the workers of another would run the first one's handler", async () => {
   await using program = await run("two servers");
   expect(await saidBy(program)).toEqual([

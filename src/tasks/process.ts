@@ -1,7 +1,7 @@
 /** The task worker process: does what the manager says, opens the queue, and listens for its clients. */
 import { rmSync } from "node:fs";
 import { createServer, type Server as SocketServer } from "node:net";
-import { describe, logTo, logUncaught } from "../log.ts";
+import { logTo, logUncaught } from "../log.ts";
 import type { ToTaskWorker } from "../manager/messages.ts";
 import type { ResolvedTasks } from "../options.ts";
 import { OwnVitals } from "../vitals.ts";
@@ -129,11 +129,7 @@ export class TaskWorkerProcess {
     const { inFlight, queued } = this.#stats();
     const lost = this.#tasks.durable === null ? inFlight + queued : inFlight;
     if (lost > 0) this.#log(`given up: ${lost} tasks that were not done in time`);
-    try {
-      await this.#hooks.stopping();
-    } catch (error) {
-      this.#log(`error in workerStop: ${describe(error)}`);
-    }
+    await this.#hooks.stopping();
     await Promise.race([this.link.settled(), this.#late.promise]);
     this.#clients.close();
     await this.#worker?.close();

@@ -9,7 +9,7 @@ import { uploadDirectory } from "../handler/uploads.ts";
 import { ContentCoding } from "../http/content-coding.ts";
 import { TrustedProxies } from "../http/proxy.ts";
 import { type ListenConfig, reasonOf } from "../listeners/open.ts";
-import { describe, logTo, logUncaught } from "../log.ts";
+import { logTo, logUncaught } from "../log.ts";
 import type { ToWorker, WorkerCounts } from "../manager/messages.ts";
 import type { ResolvedOptions } from "../options.ts";
 import { remove } from "../removal.ts";
@@ -213,11 +213,7 @@ export class WorkerProcess {
     await Promise.race([this.#base?.drain(timeout === Number.POSITIVE_INFINITY), this.#late.promise]);
     await Promise.race([background.settled(), this.#late.promise]);
     if (background.size > 0) this.#log(`given up at shutdown: ${background.size} promises of waitUntil`);
-    try {
-      await this.#hooks.stopping();
-    } catch (error) {
-      this.#log(`error in workerStop: ${describe(error)}`);
-    }
+    await this.#hooks.stopping();
     await Promise.race([this.link.settled(), this.#late.promise]);
     await (this.#worker ?? this.#base)?.close();
     await this.link.tasks?.close();
