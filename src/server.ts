@@ -49,7 +49,10 @@ export interface ServerEvents {
   start(server: Server): unknown;
   /** In a worker or task worker, before it takes its first request or task. What it throws keeps it from starting. */
   workerStart(server: Server, workerId: number): unknown;
-  /** In a worker or task worker, when it leaves. What it throws goes to the log. */
+  /**
+   * In a worker or task worker, when it leaves. Three seconds after `shutdownTimeout`, or `reloadTimeout`, a process that has not
+   * left is killed. What it throws goes to the log.
+   */
   workerStop(server: Server, workerId: number): unknown;
   /** In a worker, for each request. There is one listener. */
   request: RequestHandler;
