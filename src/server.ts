@@ -45,7 +45,7 @@ import { WorkerProcess } from "./worker/process.ts";
 import { taskWorkerId, workerId } from "./worker/role.ts";
 
 export interface ServerEvents {
-  /** In the manager, when every reactor listens and every worker is ready. */
+  /** In the manager, when every reactor listens and every worker is ready. What it throws fails the start. */
   start(server: Server): unknown;
   /** In a worker or task worker, before it takes its first request or task. What it throws keeps it from starting. */
   workerStart(server: Server, workerId: number): unknown;
@@ -172,7 +172,7 @@ export class Server {
   }
 
   /**
-   * Sets options, beside those set before.
+   * Sets options, beside those set before; one that is an object takes the place of the one before as a whole.
    * @throws OptionError for one that is wrong; Error after `start`
    */
   set(options: ServerOptions): this {
