@@ -110,6 +110,8 @@ export class LocalExchange extends HandlerExchange implements FileOwner {
 
   /** The client has gone, or the owner has ended the exchange. */
   abandon(reason: string): void {
+    // What becomes of a file is no concern of the handler's any more.
+    if (this.#answered) return;
     this.aborted = true;
     this.body?.fail(reason);
     this.#answer();
@@ -142,6 +144,8 @@ class LocalBody implements RequestBody {
   /** The read that is under way, and what ends the wait for it. */
   #reading: Promise<unknown> | null = null;
   #waiting: ((failure: Error) => void) | null = null;
+  /** Once, whoever cancels: there is one read at a time. */
+  #discarding: Promise<void> | null = null;
 
   constructor(body: RequestBody, exchange: LocalExchange, owner: LocalOwner) {
     this.#body = body;
@@ -189,7 +193,7 @@ class LocalBody implements RequestBody {
 
   cancel(): void {
     this.fail("the exchange is over");
-    void this.#discard();
+    this.#discarding ??= this.#discard();
   }
 
   fail(reason: string): void {
@@ -215,7 +219,7 @@ class LocalBody implements RequestBody {
   async #discard(): Promise<void> {
     const patience = setTimeout(() => this.#body.cancel(), DISCARDED_FOR);
     try {
-      // The handler's last read may be under way, and there is one at a time.
+      // The handler's last may be under way.
       await this.#reading;
       for (let left = DISCARDED_BYTES; left > 0; ) {
         const chunk = await this.#body.read();
