@@ -4,6 +4,8 @@ import { readFileSync } from "node:fs";
 import { OptionError } from "../options.ts";
 import type { Identity } from "./privileges.ts";
 
+/** What root needs to hand a folder to another user, to become it, and to kill its processes, by the bit of capabilities(7). */
+const CAPABILITIES = { CHOWN: 0, KILL: 5, SETGID: 6, SETUID: 7 } as const;
 /** The exit code of getent(1) for a name that is not there. */
 const NOT_FOUND = 2;
 
@@ -36,7 +38,27 @@ export function identityOf(user: string | null, group: string | null): Identity 
     throw new OptionError(`option "user" is "${user}": only root may say it, and this is user ${own}`);
   if (identity.uid === 0)
     throw new OptionError(`option "user" is "${user}", which is root: it must be another`);
+  const missing = missingCapabilities();
+  if (missing.length > 0)
+    throw new OptionError(
+      `option "user" is "${user}": root has not all that it takes here, in a container perhaps: add the capabilities ${missing.join(", ")}`,
+    );
   return identity;
+}
+
+/** Of those that root needs. */
+function missingCapabilities(): string[] {
+  let status: string;
+  try {
+    status = readFileSync("/proc/self/status", "latin1");
+  } catch {
+    // Another system, whose root can do everything.
+    return [];
+  }
+  const effective = /^CapEff:\s*([0-9a-f]+)$/m.exec(status)?.[1];
+  if (effective === undefined) return [];
+  const set = BigInt(`0x${effective}`);
+  return Object.entries(CAPABILITIES).flatMap(([name, bit]) => ((set >> BigInt(bit)) & 1n ? [] : [name]));
 }
 
 function groupIdOf(group: string): number {
