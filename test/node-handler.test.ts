@@ -302,6 +302,12 @@ for (const kind of ALL_CLIENTS) {
       expect(await get(client, "/wrapped")).toEqual([200, '["end","mine"]']);
     });
 
+    test("what instruments node:http is called, and its context goes on with the request", async () => {
+      await using client = await kind.open(shared.server);
+      const [, text] = await get(client, "/instrumented");
+      expect(JSON.parse(text)).toEqual(["by the server", "by the prototype"]);
+    });
+
     test("errors are 500 without detail, and in the log; what was begun is cut short", async () => {
       await using client = await kind.open(shared.server);
       for (const path of ["/throw", "/reject", "/status?code=600", "/wrong-length"]) {
