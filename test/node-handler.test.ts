@@ -356,6 +356,13 @@ for (const kind of ALL_CLIENTS) {
       expect((await get(client, "/nothing").catch(() => get(client, "/nothing")))[0]).toBe(404);
     });
 
+    test("of a write to a response that is over only its callback hears", async () => {
+      await using client = await kind.open(shared.server);
+      const file = shared.server.scratch.file(`write-when-closed-${kind.name.replaceAll(/\W/g, "")}`);
+      expect(await get(client, `/write-when-closed?file=${file}`)).toEqual([200, "answered"]);
+      expect(await recorded(file, 2)).toEqual(["ERR_STREAM_WRITE_AFTER_END", "over"]);
+    });
+
     test("an end too many is logged and harms nobody; a timeout is told", async () => {
       await using client = await kind.open(shared.server);
       expect(await get(client, "/twice")).toEqual([200, "once"]);

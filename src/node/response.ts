@@ -358,6 +358,8 @@ export class NodeResponse extends ServerResponse<NodeRequest> {
     const error = Object.assign(new Error(message), { code });
     process.nextTick(() => {
       done?.(error);
+      // Of one that is over only the callback hears, as in node:http.
+      if (this.destroyed) return;
       // Without a listener node:http lets the process die of it, with everybody's requests.
       if (this.listenerCount("error") > 0) this.emit("error", error);
       else this.#onFailure(error);
