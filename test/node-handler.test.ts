@@ -387,6 +387,12 @@ for (const kind of ALL_CLIENTS) {
   });
 }
 
+test("what a request enters is not the async context of the next, in the same turn", async () => {
+  await using client = await HTTP2.open(shared.server);
+  const found = await Promise.all(Array.from({ length: 20 }, () => get(client, "/enter")));
+  expect(found).toEqual(Array(20).fill([200, "nothing"]));
+});
+
 test("what a listener throws when its client leaves is logged, and other requests are told of that as well", async () => {
   using peer = await RawHttp2.open(shared.server.port);
   const streams = [1, 2].map(() => peer.begin(request({ path: "/throw-at-close" })));

@@ -57,6 +57,12 @@ describe("two task workers, one task at a time", () => {
     expect((await readStats(caller.client)).workers.map(({ pid }) => pid)).not.toContain(result?.pid ?? 0);
   });
 
+  test("what a task enters is not the async context of the next", async () => {
+    await using caller = await open();
+    const tasks = await Promise.all(Array.from({ length: 4 }, () => caller.task({ do: "enter" })));
+    expect(tasks.map(({ result }) => result as unknown)).toEqual(Array(4).fill("nothing"));
+  });
+
   test("whatever structured clone takes goes there and back", async () => {
     await using caller = await open();
     expect(await caller.get<unknown>("/rich")).toEqual({ equal: true, isBuffer: true, error: [true, "why"] });

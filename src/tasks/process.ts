@@ -1,4 +1,5 @@
 /** The task worker process: does what the manager says, opens the queue, and listens for its clients. */
+import { AsyncLocalStorage } from "node:async_hooks";
 import { rmSync } from "node:fs";
 import { createServer, type Server as SocketServer } from "node:net";
 import { logTo, logUncaught } from "../log.ts";
@@ -71,7 +72,8 @@ export class TaskWorkerProcess {
   }
 
   async #start({ port, socket, runDirectory, maxTasks }: StartMessage): Promise<void> {
-    const handler = await this.#hooks.load();
+    // One task begins behind another, and is not to go on in its context.
+    const handler = AsyncLocalStorage.bind(await this.#hooks.load());
     const queue = await this.#openQueue();
     await this.#hooks.started(port);
     const deadline = Deadline.open(runDirectory, this.#tasks.timeout > 0, this.#log);

@@ -1,4 +1,5 @@
 /** The worker process: does what the manager says, and joins the worker to the reactors' sockets. */
+import { AsyncLocalStorage } from "node:async_hooks";
 import { connect, type Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { BaseConfig, BaseServer } from "../base/base-server.ts";
@@ -121,7 +122,8 @@ export class WorkerProcess {
 
   async #start(message: StartMessage): Promise<void> {
     if (message.base !== null) await this.#prepareBase(message.base);
-    const handler = await this.#hooks.load();
+    // Requests come many in one turn: what one enters (`enterWith`), its user for one, would be the next one's context.
+    const handler = AsyncLocalStorage.bind(await this.#hooks.load());
     await this.#hooks.started(message.port);
     if (message.base === null) await this.#work(handler, message);
     else {
