@@ -199,7 +199,7 @@ export class Server {
     }
     if (typeof listener !== "function") throw new TypeError(`the listener of "${event}" is not a function`);
     // No worker runs what follows `start`, and so none would have the listener.
-    if (this.#protocols.length > 0 && event !== "shutdown") {
+    if (this.#start !== null && this.#protocols.length > 0 && event !== "shutdown") {
       throw new Error(
         `on: the server was started already; a listener of "${event}" is added before start(), as workers run the script up to there`,
       );

@@ -67,6 +67,17 @@ test("a start that has failed can be tried again", async () => {
   ]);
 });
 
+test("a listener can be added when a start has failed, however far it came", async () => {
+  await using program = await run("a start listener fails once");
+  expect(await saidBy(program)).toEqual([
+    "start: Error: not yet",
+    "on: done",
+    "start: done",
+    "event: shutdown",
+    "shutdown: done",
+  ]);
+});
+
 test("a listener that fails keeps none of the others from the end", async () => {
   await using program = await run("listeners fail");
   expect(await saidBy(program)).toEqual(["start: done", "event: shutdown", "shutdown: Error: shutdown one"]);
