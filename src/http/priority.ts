@@ -30,7 +30,7 @@ export function formatPriority(priority: Priority): string {
   const { urgency, incremental } = priority;
   if (urgency !== undefined && !URGENCY.test(String(urgency))) {
     throw new RangeError(
-      `the urgency is ${inspect(urgency)}, not a whole number from 0 to 7 (RFC 9218 §4.1)`,
+      `priority: the urgency is ${inspect(urgency)}, not a whole number from 0 to 7 (RFC 9218 §4.1)`,
     );
   }
   const members = [];

@@ -29,7 +29,9 @@ describe("priority", () => {
     expect(formatPriority({ incremental: false })).toBe("i=?0");
     expect(formatPriority({})).toBe("");
     for (const urgency of [-1, 8, 1.5, Number.NaN]) {
-      expect(() => formatPriority({ urgency })).toThrow("not a whole number from 0 to 7 (RFC 9218 §4.1)");
+      expect(() => formatPriority({ urgency })).toThrow(
+        `priority: the urgency is ${urgency}, not a whole number`,
+      );
     }
     expect(() => formatPriority({ urgent: 1 } as never)).toThrow(
       'priority: there is no option "urgent"; there are urgency, incremental',
