@@ -240,10 +240,11 @@ export function runDirectoryFault(path: string): string | null {
     return `belongs to user ${stats.uid}, and this is user ${user}: choose another (--run-dir)`;
   const mode = stats.mode & 0o777;
   if (mode === MODE) return null;
-  return (
-    `has the mode 0${mode.toString(8)}, and it must be its user's alone: chmod 700 ${path}` +
-    " (in a unit of systemd: RuntimeDirectoryMode=0700)"
-  );
+  const fault = `has the mode 0${mode.toString(8)}, and it must be its user's alone`;
+  // Such as /tmp or /run: closed, it would be missed by all who have something in it.
+  if (namesIn(path).some((name) => !REMAINS.test(name)))
+    return `${fault}, and there are other files in it: name a new folder in it, ${join(path, "tercet")}`;
+  return `${fault}: chmod 700 ${path} (in a unit of systemd: RuntimeDirectoryMode=0700)`;
 }
 
 function removeRemains(path: string, log: (line: string) => void): void {

@@ -50,7 +50,15 @@ describe("a run directory is refused", () => {
       (scratch) => made(scratch, 0o755),
       /has the mode 0755, .*chmod 700 .*RuntimeDirectoryMode/,
     ],
-    ["that everybody may write", (scratch) => made(scratch, 0o1777), /has the mode 0777/],
+    [
+      "that everybody may write, and that has other files: nobody is told to close it",
+      (scratch) => {
+        const path = made(scratch, 0o1777);
+        writeFileSync(join(path, "another"), "");
+        return path;
+      },
+      /has the mode 0777, .* other files in it: name a new folder in it, \S+\/taken\/tercet$/,
+    ],
     [
       "that is a symbolic link",
       (scratch) => {
