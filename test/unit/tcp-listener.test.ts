@@ -1,5 +1,8 @@
 /** The listener of TCP in this very process, with timeouts that no option allows, for what would take a server seconds. */
+import { dlopen } from "bun:ffi";
 import { expect, test } from "bun:test";
+import { once } from "node:events";
+import { readdirSync } from "node:fs";
 import net from "node:net";
 import type { Exchange, ExchangeId } from "../../src/exchange.ts";
 import { ConnectionLimits } from "../../src/listeners/connection-limits.ts";
@@ -16,6 +19,7 @@ async function listen(
   accept: (exchange: Exchange) => void,
   limits = new ConnectionLimits(NO_LIMITS),
   keepAliveTimeout = 60_000,
+  { spareDescriptors = 0, log = (_: string) => {} } = {},
 ) {
   let asked = 0;
   const options = {
@@ -26,11 +30,11 @@ async function listen(
     maxHeaderBytes: 16_384,
     keepAliveTimeout,
     connectionLimits: limits,
-    spareDescriptors: 0,
+    spareDescriptors,
     maxRequestsPerConnection: 0,
     altSvc: null,
   };
-  const host = { turnAway: () => {}, log: () => {}, tellConnection: null };
+  const host = { turnAway: () => {}, log, tellConnection: null };
   return listenTcp(options, { ...host, nextId: () => ++asked as ExchangeId, accept });
 }
 
@@ -172,5 +176,79 @@ test("a connection that comes to HTTP/2 only while its listener drains is told t
   } finally {
     socket.destroy();
     await listener.close();
+  }
+});
+
+test("what would take the descriptors that workers need is closed at once, and the log says so once until half have gone", async () => {
+  const libc = dlopen("libc.so.6", {
+    getrlimit: { args: ["i32", "ptr"], returns: "i32" },
+    setrlimit: { args: ["i32", "ptr"], returns: "i32" },
+  });
+  const NOFILE = 7;
+  const before = new BigUint64Array(2);
+  expect(libc.symbols.getrlimit(NOFILE, before)).toBe(0);
+  const highest = Math.max(...readdirSync("/proc/self/fd").map(Number));
+  const limit = highest + 50;
+  const most = Math.ceil(limit / 2);
+  const lines: string[] = [];
+  const limits = new ConnectionLimits(NO_LIMITS);
+  let open = 0;
+  limits.admit = () => {
+    open++;
+    return true;
+  };
+  limits.release = () => open--;
+  const fewer = new BigUint64Array([BigInt(limit), before[1] as bigint]);
+  await CERTIFICATE;
+  let opened: ReturnType<typeof listen>;
+  try {
+    expect(libc.symbols.setrlimit(NOFILE, fewer)).toBe(0);
+    opened = listen(() => {}, limits, 60_000, { spareDescriptors: 1e6, log: (line) => lines.push(line) });
+    await opened;
+  } finally {
+    libc.symbols.setrlimit(NOFILE, before);
+  }
+  const listener = await opened;
+  const sockets: net.Socket[] = [];
+  const connect = async () => {
+    const socket = net
+      .connect(listener.port, "127.0.0.1")
+      .on("error", () => {})
+      .resume();
+    await once(socket, "connect");
+    return socket;
+  };
+  const fill = async () => {
+    while (sockets.length < most) sockets.push(await connect());
+    await until("all of them", 5_000, () => open === most);
+  };
+  const leave = async (left: number) => {
+    for (const socket of sockets.splice(left)) socket.destroy();
+    await until("some to leave", 5_000, () => open === left);
+  };
+  const refused = async () => {
+    const socket = await connect();
+    if (!socket.closed) await inTime("its end", 5_000, once(socket, "close"));
+    expect(open).toBe(most);
+  };
+  try {
+    await fill();
+    expect(lines).toEqual([]);
+    await refused();
+    await refused();
+    const line = `${most} connections, and more are closed at once: a process may open no more files; raise the limit (ulimit -n, LimitNOFILE)`;
+    expect(lines).toEqual([line]);
+    await leave(most - 1);
+    await fill();
+    await refused();
+    expect(lines).toEqual([line]);
+    await leave(Math.ceil(most / 2) - 1);
+    await fill();
+    await refused();
+    expect(lines).toEqual([line, line]);
+  } finally {
+    for (const socket of sockets) socket.destroy();
+    await listener.close();
+    libc.close();
   }
 });
