@@ -9,7 +9,8 @@ import { ConnectionLimits } from "../../src/listeners/connection-limits.ts";
 import { listenTcp } from "../../src/listeners/tcp.ts";
 import { CERTIFICATE } from "../support/certificate.ts";
 import { request } from "../support/http3-frames.ts";
-import { inTime, until } from "../support/poll.ts";
+import { failureOf, inTime, until } from "../support/poll.ts";
+import { RawConnection } from "../support/raw-connection.ts";
 import { Frame2, RawHttp2 } from "../support/raw-http2.ts";
 
 const NO_LIMITS = { maxConnections: 0, maxConnectionsPerAddress: 0 };
@@ -250,5 +251,81 @@ test("what would take the descriptors that workers need is closed at once, and t
     for (const socket of sockets) socket.destroy();
     await listener.close();
     libc.close();
+  }
+});
+
+const ANSWERED = /HTTP\/1\.1 200|connection: close|whole/gi;
+const GET = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+
+test("at the end of a listener idle connections of HTTP/1.1 close at once, others with their answer, and none is taken", async () => {
+  const held: Exchange[] = [];
+  const listener = await listen((exchange) => held.push(exchange));
+  try {
+    using idle = await RawConnection.open(listener.port);
+    using busy = await RawConnection.open(listener.port);
+    busy.send(GET.repeat(2));
+    await until("both requests", 5_000, () => held.length === 2);
+    let isDrained = false;
+    const drained = listener.drain(false).then(() => {
+      isDrained = true;
+    });
+    await idle.untilClosed();
+    // It was taken before, so it is answered; what comes now is not taken.
+    busy.send(GET);
+    for (const { sink } of held) sink.respond({ status: 200, fields: [] }, "whole");
+    const answers = await busy.untilClosed();
+    expect([...(answers.match(ANSWERED) ?? [])]).toEqual([
+      ...["HTTP/1.1 200", "whole"],
+      ...["HTTP/1.1 200", "connection: close", "whole"],
+    ]);
+    await inTime("the end", 5_000, drained);
+    expect([isDrained, held.length]).toEqual([true, 2]);
+    const late = net.connect(listener.port, "127.0.0.1");
+    expect(await failureOf("a connection", 5_000, once(late, "connect"))).toMatchObject({
+      code: "ECONNREFUSED",
+    });
+  } finally {
+    await listener.close();
+  }
+});
+
+test("gently, connections of HTTP/1.1 answer what still comes, once, and those of HTTP/2 for a second more", async () => {
+  let asked = 0;
+  const listener = await listen(({ protocol, sink }) => {
+    if (protocol === "HTTP/1.1") asked++;
+    sink.respond({ status: 200, fields: [] }, "whole");
+  });
+  try {
+    using idle = await RawConnection.open(listener.port);
+    using multiplexed = await RawHttp2.open(listener.port);
+    expect(await multiplexed.outcome(multiplexed.begin(request({})))).toBe("answered 200");
+    const drained = listener.drain(true);
+    await until("GOAWAY", 5_000, () => multiplexed.lastStreams.length > 0);
+    const last = multiplexed.begin(request({}));
+    expect(await multiplexed.outcome(last)).toBe("answered 200");
+    expect(idle.isClosed).toBe(false);
+    idle.send(GET.repeat(2));
+    const answer = await idle.untilClosed();
+    expect([...(answer.match(ANSWERED) ?? [])]).toEqual(["HTTP/1.1 200", "connection: close", "whole"]);
+    await multiplexed.untilClosed();
+    await inTime("the end", 5_000, drained);
+    // None is refused at first.
+    expect([multiplexed.lastStreams[0], asked]).toEqual([2 ** 31 - 1, 1]);
+  } finally {
+    await listener.close();
+  }
+});
+
+test("a listener without connections has drained at once, and one that closes cuts off those it has", async () => {
+  const [none, one] = [await listen(() => {}), await listen(() => {})];
+  try {
+    await inTime("the end", 5_000, none.drain(false));
+    using connection = await RawConnection.open(one.port);
+    connection.send(GET);
+    await one.close();
+    expect(await connection.untilClosed()).toBe("");
+  } finally {
+    await none.close();
+    await one.close();
   }
 });
