@@ -10,7 +10,7 @@ import {
   ID_BYTES,
   idStart,
 } from "../../src/listeners/native/connection-ids.ts";
-import { until } from "../support/poll.ts";
+import { inTime, until } from "../support/poll.ts";
 import { denial } from "../support/version-negotiation.ts";
 
 // Milliseconds: longer than any deadline in a test, which so says what it waited for.
@@ -103,4 +103,15 @@ test("of many connections those are told that their engine no longer has", async
   const ended = all.slice(40).map(({ id, place }) => `${idStart(id)} at ${place}`);
   await until("all of them", 5_000, () => gone.length === ended.length);
   expect(gone.toSorted()).toEqual(ended.toSorted());
+});
+
+test("an engine is asked until it answers, and not beyond", async () => {
+  lost.push({ kind: ASK, place: 3 }, { kind: ASK, place: 3 });
+  await inTime("the answer", 1_900, finder.answers(3));
+  const asks = () => asked.filter(({ place }) => place === 3).length;
+  // What is still on its way comes before what is asked of another.
+  await inTime("another answer", 1_900, finder.answers(4));
+  const before = asks();
+  await Bun.sleep(60);
+  expect([asks(), lost]).toEqual([before, []]);
 });
