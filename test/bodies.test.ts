@@ -51,10 +51,10 @@ async function echo(
 }
 
 /**
- * Tries an echo again that failed as it does now and then, where the machine has too much to do: between quiche and
- * lsquic, on which both engines stand, a stream stalls for good, about one echo of 16 MiB in 300, and no less often against a
- * bare `Bun.serve`; and quinn's HTTP takes an empty DATA frame, which lsquic sends at times, for the end of a body
- * (docs/architecture.md, "What the native HTTP/3 engine leaves open").
+ * Tries an echo again that failed as it does now and then, where the machine has too much to do: to quiche lsquic, on which
+ * both engines stand, stalls for good, about one echo of 16 MiB in 300, and no less often of a bare `Bun.serve`; and quinn's
+ * HTTP takes an empty DATA frame, which lsquic sends at times, for the end of a body (docs/architecture.md, "What the
+ * native HTTP/3 engine leaves open", has both).
  */
 async function echoDespiteLibraries(
   kind: ClientKind,
