@@ -232,8 +232,8 @@ export class BaseHost implements ListenerHost, LocalOwner {
   }
 
   #runPostponed(): void {
-    const began = now();
-    while (this.#postponed.length > 0 && this.#hasTime(began)) {
+    const end = now() + TURN;
+    while (this.#postponed.length > 0 && now() < end) {
       const local = this.#postponed[0] as LocalExchange;
       if (!local.over) this.#runOrWait(local);
       this.#postponed.shift();

@@ -81,10 +81,10 @@ export function runDirectoryFinding(path: string | null, serverPid: number | nul
   try {
     accessSync(folder, constants.W_OK | constants.X_OK);
   } catch (error) {
-    const reason = `cannot be made in ${folder} (${(error as NodeJS.ErrnoException).code})`;
+    const { code } = error as NodeJS.ErrnoException;
     return problem(
       subject,
-      `it ${reason}`,
+      `it cannot be made in ${folder} (${code})`,
       "tercet serve --run-dir with a folder elsewhere, or another TMPDIR",
     );
   }

@@ -102,7 +102,7 @@ export class ControlClient implements Disposable {
       typeof status?.manager?.pid === "number" &&
       [status.protocols, status.reactors, status.workers, status.taskWorkers].every(Array.isArray) &&
       status.totals instanceof Object;
-    if (!isStatus) throw noServer(this.#path);
+    if (!isStatus) throw notTercet(this.#path);
     return status as ServerStatus;
   }
 
@@ -152,13 +152,13 @@ function resultOf(line: string, path: string): unknown {
   try {
     answer = JSON.parse(line);
   } catch (error) {
-    throw noServer(path, error);
+    throw notTercet(path, error);
   }
   if (answer?.ok === true) return answer.value;
-  if (typeof answer?.error !== "string") throw noServer(path);
+  if (typeof answer?.error !== "string") throw notTercet(path);
   throw new ControlError(answer.error.replaceAll(/\s*\n\s*/g, " "));
 }
 
-function noServer(path: string, cause?: unknown): ControlError {
+function notTercet(path: string, cause?: unknown): ControlError {
   return new ControlError(`what answers on ${path} is no Tercet server`, { cause });
 }
